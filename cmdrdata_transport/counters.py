@@ -1,0 +1,112 @@
+"""Every loss and measure, counted under its name.
+
+Knows how to count from anywhere: the request path, another thread, a finaliser that garbage
+collection runs in the middle of anything. So `count` takes no lock and logs nothing: it appends to a
+deque, which CPython does in one step. Whoever has a thread to spare calls `settle`, which adds up
+and logs what a person should hear of, at most once a minute for each name.
+
+Does not know what the names mean to a caller, except the few in `WARNINGS`.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections import Counter, deque
+from collections.abc import Callable
+from time import monotonic
+
+logger = logging.getLogger("cmdrdata_transport")
+
+LOG_EVERY_SECONDS = 60.0
+
+UNSETTLED_LIMIT = 10_000
+"""Counts that may wait when nobody settles them; some 80 KiB."""
+
+WARNINGS: dict[str, str] = {
+    "unattributed": "a call had no customer; use customer_context(), or customer_id= on the client",
+    "skipped_no_customer": "a call had no customer and was not recorded, as require_customer asks",
+    "bad_attribution": "a customer header or extension could not be read and was ignored",
+    "metadata_truncated": "merged metadata was over its bound; the farthest sources were left out",
+    "signed_headers": "tracking headers are part of an AWS signature and were sent as they are; use customer_context()",
+    "unparsed": "an answer could not be read; its usage is not known",
+    "undecodable": "an answer's content coding could not be undone; its usage is not known",
+    "too_large": "an answer was larger than the bound for reading; its usage is not known",
+    "bad_counts": "a provider sent a count that is no count; it was left out",
+    "missing": "an answer carried no usage; for OpenAI-like streams ask for stream_options.include_usage",
+    "internal_errors": "the meter failed inside; the call itself was not touched",
+    "journal_failed": "an event could not be written to the journal",
+    "memory_dropped": "an event was lost: nothing could be written and memory was full",
+    "torn": "a journal record was damaged and set aside",
+    "rejected": "a sink refused an event; it is in the dead-letter file",
+    "unavailable": "a sink cannot be reached; its events wait in the journal",
+    "unauthorized": "a sink refused our key; its events wait in the journal",
+}
+
+
+class Counters:
+    """The counts of one tracker. Safe in any thread and in a finaliser; a forked child starts at zero."""
+
+    def __init__(self, clock: Callable[[], float] = monotonic) -> None:
+        self._clock = clock
+        self._arrived: deque[tuple[str, str, int]] = deque()
+        self._totals: Counter[str] = Counter()
+        self._last_logged: dict[str, tuple[float, int]] = {}
+        self._settling = threading.Lock()
+        self._pid = os.getpid()
+
+    def count(self, name: str, detail: str = "", number: int = 1) -> None:
+        """Add `number` to `name`. `detail` is for the log only: sizes, kinds and hosts, never content."""
+        self._arrived.append((name, detail, number))
+
+    def relieve(self) -> None:
+        """Settle if too much waits; called where a request starts, never from a finaliser."""
+        if len(self._arrived) > UNSETTLED_LIMIT:
+            self.settle()
+
+    def settle(self) -> None:
+        """Add up what has arrived, and log what is in `WARNINGS`, once a minute for each name."""
+        self._forget_parent()
+        if not self._settling.acquire(blocking=False):
+            return
+        try:
+            heard = self._add_up()
+            self._log(heard)
+        finally:
+            self._settling.release()
+
+    def snapshot(self) -> dict[str, int]:
+        """All counts so far, by name."""
+        self._forget_parent()
+        with self._settling:
+            heard = self._add_up()
+            self._log(heard)
+            return dict(self._totals)
+
+    def _add_up(self) -> dict[str, str]:
+        heard: dict[str, str] = {}
+        for _ in range(len(self._arrived)):
+            name, detail, number = self._arrived.popleft()
+            self._totals[name] += number
+            if name in WARNINGS:
+                heard[name] = detail
+        return heard
+
+    def _log(self, heard: dict[str, str]) -> None:
+        now = self._clock()
+        for name, detail in heard.items():
+            total = self._totals[name]
+            when, logged = self._last_logged.get(name, (-LOG_EVERY_SECONDS, 0))
+            if now - when >= LOG_EVERY_SECONDS:
+                self._last_logged[name] = (now, total)
+                about = f" ({detail})" if detail else ""
+                logger.warning("%s: %d more, %s%s", name, total - logged, WARNINGS[name], about)
+
+    def _forget_parent(self) -> None:
+        # The lock may have been held by a thread that does not exist in this child.
+        if self._pid != os.getpid():
+            self._pid = os.getpid()
+            self._settling = threading.Lock()
+            self._totals.clear()
+            self._arrived.clear()

@@ -1,0 +1,284 @@
+"""New HTTP clients for SDKs, made as each SDK makes its own, and tracked.
+
+Knows, as a table, which SDK takes an HTTP client, how it makes its default one, and what to type for
+those that take none. Knows nothing of requests. To add an SDK is to add a row.
+
+What a client made elsewhere would lose silently: the timeout (httpx's own default is 5 s), redirects,
+the size of the pool, keep-alive probes, HTTP/2, proxies from the environment. So the SDK's own helper
+makes the client, and its transports are wrapped in place afterwards.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import os
+import ssl
+from contextlib import suppress
+from dataclasses import dataclass
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, Literal
+
+from cmdrdata_transport.errors import TrackingSetupError
+from cmdrdata_transport.wrap import Options, check_transports, wrap
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from cmdrdata_transport.tracker import Tracker
+
+    Make = Callable[[ModuleType, bool, dict[str, Any]], Any]
+    """(the imported SDK, whether async, the caller's client options) -> a client, not yet tracked."""
+
+
+def tracked_http_client(
+    sdk: str | type | ModuleType | None = None,
+    *,
+    tracker: Tracker | None = None,
+    customer_id: str | None = None,
+    metadata: Mapping[str, Any] | None = None,
+    provider: str | None = None,
+    include_usage: bool | Literal["auto"] | None = None,
+    **client_options: Any,
+) -> Any:
+    """A tracked `httpx.Client` or `httpx2.Client`, as the installed SDK makes its own.
+
+        OpenAI(http_client=tracked_http_client("openai"))
+        genai.Client(http_options=HttpOptions(httpx_client=tracked_http_client("google-genai")))
+
+    `sdk`: the SDK's name ("openai"), its class (`OpenAI`, or a subclass of yours) or its module. None:
+    a client of httpx2 where it can be imported, else of httpx, with defaults for long calls (600 s,
+    5 s to connect, 1000 connections of which 100 are kept, redirects followed).
+    `tracker`: where events go; None is the default one, which the environment configures.
+    `customer_id`, `metadata`: the defaults of this client, below what a context or a header says.
+    `provider`: whom to record, where the host cannot tell. `include_usage`: None is the tracker's.
+    `client_options` go to the client and win over the SDK's defaults. With `transport=` what belongs
+    to a transport is yours to set: TLS, limits, HTTP/2, socket options, proxies from the environment;
+    timeout and redirects stay the SDK's. (`track()` keeps an mTLS set-up of google-genai on Vertex,
+    which any client handed over turns off.)
+
+    `TrackingSetupError`: an SDK that is unknown, not installed or takes no client, an async class, a
+    client option that does not exist, a transport of the wrong library. `AttributionError`: a customer
+    id or metadata that no event can carry.
+    """
+    options = Options(
+        tracker=tracker,
+        customer_id=customer_id,
+        metadata=metadata,
+        provider=provider,
+        include_usage=include_usage,
+    )
+    return _make(sdk, options, client_options, asynchronous=False)
+
+
+def tracked_async_http_client(
+    sdk: str | type | ModuleType | None = None,
+    *,
+    tracker: Tracker | None = None,
+    customer_id: str | None = None,
+    metadata: Mapping[str, Any] | None = None,
+    provider: str | None = None,
+    include_usage: bool | Literal["auto"] | None = None,
+    **client_options: Any,
+) -> Any:
+    """The same as `tracked_http_client`, for the async classes: an `AsyncClient`.
+
+    AsyncOpenAI(http_client=tracked_async_http_client("openai"))
+    """
+    options = Options(
+        tracker=tracker,
+        customer_id=customer_id,
+        metadata=metadata,
+        provider=provider,
+        include_usage=include_usage,
+    )
+    return _make(sdk, options, client_options, asynchronous=True)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sdk:
+    """How one SDK comes by its HTTP client.
+
+    `name` is what pip calls it, `module` what Python imports.
+    `make` makes its default client; None where none can be handed over, and `instead` is then the
+    line to type.
+    `async_classes`: whether its async clients are classes of their own, named Async...
+    """
+
+    name: str
+    module: str
+    make: Make | None = None
+    instead: str = ""
+    async_classes: bool = True
+
+    def owns(self, module: str) -> bool:
+        """Whether a module of this name is part of the SDK."""
+        return f"{module}.".startswith(f"{self.module}.")
+
+
+def _stainless(sdk: ModuleType, asynchronous: bool, options: dict[str, Any]) -> Any:  # noqa: FBT001
+    """SDKs that Stainless generates export a class with their defaults, of the library they use."""
+    name = "DefaultAsyncHttpxClient" if asynchronous else "DefaultHttpxClient"
+    make = getattr(sdk, name, None)
+    if make is None:
+        raise TrackingSetupError(
+            f"this release of {sdk.__name__} has no {name} that would tell its defaults; make the SDK "
+            "object as usual and call track() on it, or upgrade the SDK"
+        )
+    return make(**options)
+
+
+def _google(_: ModuleType, asynchronous: bool, options: dict[str, Any]) -> Any:  # noqa: FBT001
+    """google-genai makes its clients in a private module; 3.x prefers httpx2, 2.x and 1.x httpx.
+
+    Its async class of 3.x keeps a connection pool for each event loop. The TLS context is made as in
+    `_ensure_httpx_ssl_ctx`: `SSL_CERT_FILE` and `SSL_CERT_DIR` count, both at once too, which they do
+    not in httpx.
+    """
+    from google.genai import _api_client, types  # noqa: PLC0415 - only where it is used
+
+    if "httpx_client" not in types.HttpOptions.model_fields:
+        raise TrackingSetupError(
+            "this release of google-genai takes no HTTP client; make genai.Client() as usual and call "
+            "track() on it, or upgrade google-genai"
+        )
+    backend = getattr(_api_client, "_get_http_client_backend", lambda: "httpx")()
+    make = getattr(_api_client, f"{'Async' if asynchronous else 'Sync'}{backend.capitalize()}Client", None)
+    if make is None:
+        library = importlib.import_module(backend)
+        make = library.AsyncClient if asynchronous else library.Client
+    cafile, capath = os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR")
+    if backend == "httpx" and not cafile:
+        cafile = importlib.import_module("certifi").where()
+    verify: ssl.SSLContext | bool = True
+    if "verify" not in options and (cafile or capath):
+        verify = ssl.create_default_context(cafile=cafile, capath=capath)
+    return make(**{"follow_redirects": True, "timeout": None, "verify": verify, **options})
+
+
+SDKS = (
+    Sdk(name="openai", module="openai", make=_stainless),
+    Sdk(name="anthropic", module="anthropic", make=_stainless),
+    Sdk(name="groq", module="groq", make=_stainless),
+    Sdk(name="google-genai", module="google.genai", make=_google, async_classes=False),
+    Sdk(name="ollama", module="ollama", instead="client = track(ollama.Client())"),
+    Sdk(name="replicate", module="replicate", instead="client = track(replicate.Client())"),
+    Sdk(name="assemblyai", module="assemblyai", instead="track(assemblyai.Client.get_default())"),
+    Sdk(
+        name="huggingface-hub",
+        module="huggingface_hub",
+        instead="huggingface_hub.set_client_factory(lambda: track(default_client_factory())), with "
+        "default_client_factory from huggingface_hub.utils._http",
+    ),
+)
+"""The SDKs we know, by what their releases of November 2026 and before do."""
+
+
+def _make(
+    sdk: str | type | ModuleType | None,
+    options: Options,
+    client_options: dict[str, Any],
+    *,
+    asynchronous: bool,
+) -> Any:
+    row = None if sdk is None else _row(sdk, asynchronous=asynchronous)
+    try:
+        client = (
+            _plain(client_options, asynchronous=asynchronous)
+            if row is None
+            else _own(row, client_options, asynchronous=asynchronous)
+        )
+    except TypeError as error:
+        raise TrackingSetupError(
+            f"the HTTP client cannot be made with these options: {error}. Ours are tracker, customer_id, "
+            "metadata, provider and include_usage; every other one goes to the client as it is"
+        ) from error
+    check_transports(client)
+    wrap(client, options)
+    return client
+
+
+def _plain(options: dict[str, Any], *, asynchronous: bool) -> Any:
+    """A client for an unnamed SDK; the numbers are those of openai and anthropic."""
+    library = _newest_library()
+    defaults = {
+        "timeout": library.Timeout(600, connect=5),
+        "limits": library.Limits(max_connections=1000, max_keepalive_connections=100),
+        "follow_redirects": True,
+    }
+    make = library.AsyncClient if asynchronous else library.Client
+    return make(**{**defaults, **options})
+
+
+def _newest_library() -> ModuleType:
+    for name in ("httpx2", "httpx"):
+        with suppress(ImportError):
+            return importlib.import_module(name)
+    raise TrackingSetupError("neither httpx2 nor httpx is installed: pip install httpx2")
+
+
+def _own(row: Sdk, options: dict[str, Any], *, asynchronous: bool) -> Any:
+    """A client as this SDK makes it."""
+    if row.make is None:
+        raise TrackingSetupError(f"{row.name} takes no HTTP client; type instead: {row.instead}")
+    try:
+        module = importlib.import_module(row.module)
+    except ImportError as error:
+        raise TrackingSetupError(
+            f"{row.name} cannot be imported ({error}): pip install {row.name}"
+        ) from error
+    return row.make(module, asynchronous, options)
+
+
+def _row(sdk: object, *, asynchronous: bool) -> Sdk:
+    """The table's row for a name, a class or a module."""
+    if isinstance(sdk, str):
+        return _named(sdk)
+    if isinstance(sdk, ModuleType):
+        row = _owner(sdk.__name__)
+    elif isinstance(sdk, type):
+        row = next((row for kind in sdk.__mro__ if (row := _owner(kind.__module__))), None)
+        if row is not None and row.async_classes:
+            _check_colour(sdk, row, asynchronous=asynchronous)
+    else:
+        raise TrackingSetupError(
+            f"sdk= takes the name of an SDK, its class or its module, not {type(sdk).__name__!r}; for an "
+            "object that exists type track(client)"
+        )
+    if row is None:
+        raise TrackingSetupError(f"{sdk!r} is of no SDK that we know. {_OTHERWISE}")
+    return row
+
+
+def _named(name: str) -> Sdk:
+    wanted = _plain_name(name)
+    names = {alias: row for row in SDKS for alias in (_plain_name(row.name), _plain_name(row.module))}
+    if wanted in names:
+        return names[wanted]
+    close = difflib.get_close_matches(wanted, names, n=1)
+    hint = f"Did you mean {names[close[0]].name!r}? " if close else ""
+    raise TrackingSetupError(f"{name!r} is no SDK that we know. {hint}{_OTHERWISE}")
+
+
+def _plain_name(name: str) -> str:
+    return name.strip().lower().replace("_", "-").replace(".", "-")
+
+
+def _owner(module: str) -> Sdk | None:
+    return next((row for row in SDKS if row.owns(module)), None)
+
+
+def _check_colour(sdk: type, row: Sdk, *, asynchronous: bool) -> None:
+    """An async class wants an async client; SDKs only say so when they are given the other one."""
+    own = [kind.__name__ for kind in sdk.__mro__ if row.owns(kind.__module__)]
+    if any(name.startswith("Async") for name in own) is not asynchronous:
+        right = "tracked_http_client" if asynchronous else "tracked_async_http_client"
+        raise TrackingSetupError(
+            f"{sdk.__name__} is {'not ' if asynchronous else ''}async: type {right}({sdk.__name__})"
+        )
+
+
+_OTHERWISE = (
+    f"Known are {', '.join(row.name for row in SDKS)}; for another SDK call track() on its object, or "
+    "leave sdk out for a client with safe defaults"
+)

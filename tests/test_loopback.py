@@ -264,7 +264,7 @@ def test_a_handler_that_never_ends_is_told() -> None:
     gate = threading.Event()
 
     def one_call() -> None:
-        with Loopback(lambda call: Answer(body=b"" if gate.wait() else b""), patience=0.01) as server:
+        with Loopback(lambda call: Answer(body=str(gate.wait()).encode()), patience=0.01) as server:
             host, port = server.url.removeprefix("http://").split(":")
             with socket.create_connection((host, int(port))) as peer:
                 peer.sendall(b"GET / HTTP/1.1\r\nHost: loopback\r\n\r\n")

@@ -10,7 +10,7 @@ from __future__ import annotations
 import base64
 import struct
 from collections import Counter
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from cmdrdata_transport.demo.dialects.drawing import (
     EPOCH,
@@ -25,7 +25,7 @@ from cmdrdata_transport.demo.dialects.drawing import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
 _STREAM = "text/event-stream; charset=utf-8"
 
@@ -240,7 +240,7 @@ def embeddings(asked: Asked) -> Told:
     """`POST /embeddings`: vectors in base64 where asked for, as the SDK does."""
     tokens = Tokens(fresh=asked.random.randint(3, 500))
     given: Any = asked.body.get("input")
-    inputs = cast("list[Any]", given) if isinstance(given, list) else [given]
+    inputs: Sequence[Any] = [given] if isinstance(given, str) else given
     packed = asked.body.get("encoding_format") == "base64"
     entries: list[Document] = []
     for index, _ in enumerate(inputs):

@@ -46,6 +46,7 @@ class Usage:
     output_text_tokens: int | None = None
     input_audio_tokens: int | None = None
     output_audio_tokens: int | None = None
+    cache_text_read_tokens: int | None = None
     cache_audio_read_tokens: int | None = None
     input_image_tokens: int | None = None
     output_image_tokens: int | None = None
@@ -124,9 +125,7 @@ class UsageEvent:
 
     def to_dict(self) -> dict[str, Any]:
         """The event as published: one flat object, absent fields left out."""
-        event = {
-            name: value for name in _EVENT_FIELDS if (value := getattr(self, name)) not in (None, {})
-        }
+        event = {name: value for name in _EVENT_FIELDS if (value := getattr(self, name)) not in (None, {})}
         event.update(
             (name, value) for name in _USAGE_FIELDS if (value := getattr(self.usage, name)) is not None
         )
@@ -148,9 +147,7 @@ class UsageEvent:
             raise ValueError(f"not an event of the format {FORMAT}: {event.get('format')!r}")
         own = {name: event[name] for name in _EVENT_FIELDS if name in event}
         usage = {name: event[name] for name in _USAGE_FIELDS if name in event}
-        extra = {
-            name: value for name, value in event.items() if name not in own and name not in usage
-        }
+        extra = {name: value for name, value in event.items() if name not in own and name not in usage}
         try:
             return cls(usage=Usage(**usage), extra=extra, **own)
         except TypeError as error:

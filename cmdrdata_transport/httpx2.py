@@ -1,0 +1,206 @@
+"""`TrackedTransport` and `AsyncTrackedTransport` for httpx2.
+
+The twin of the module for the other library, equal but for the name; these two are the only ones that
+know one. The request goes down as it came (a copy only where a tracking header must go), the response
+comes up as it came with its stream watched, and what the transport below raises is raised.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any, Literal
+
+import httpx2
+
+from cmdrdata_transport.tee import AsyncTee, Tee
+from cmdrdata_transport.tracker import Binding, BindingSettings, Tracker
+
+
+class _Body(Tee, httpx2.SyncByteStream):
+    """The client asserts that a stream is of its own library."""
+
+
+class _AsyncBody(AsyncTee, httpx2.AsyncByteStream):
+    """The same, async."""
+
+
+class TrackedTransport(httpx2.BaseTransport):
+    """Meters what passes through the transport that it wraps.
+
+    `tracker`: where events go; None is the default tracker. `customer_id`, `metadata`: defaults of this
+    transport, below what a context or a header says. `provider`: whom to record at any host.
+    `include_usage`: None is the tracker's. `any_host`: whether a known path at an unknown host counts
+    (recorded as `openai-compatible` and the like).
+
+    Attributes that it lacks are the wrapped transport's. Raises `TrackingSetupError` for a provider that
+    is not known, and `AttributionError` for a customer id or metadata that no event can carry.
+    """
+
+    def __init__(
+        self,
+        inner: httpx2.BaseTransport,
+        *,
+        tracker: Tracker | None = None,
+        customer_id: str | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        provider: str | None = None,
+        include_usage: bool | Literal["auto"] | None = None,
+        any_host: bool = True,
+    ) -> None:
+        self._inner = inner
+        self._binding = Binding(
+            BindingSettings.checked(
+                tracker=tracker,
+                customer_id=customer_id,
+                metadata=metadata,
+                provider=provider,
+                include_usage=include_usage,
+                any_host=any_host,
+            )
+        )
+
+    @property
+    def unwrapped(self) -> httpx2.BaseTransport:
+        """The transport below."""
+        return self._inner
+
+    @property
+    def settings(self) -> BindingSettings:
+        """What this transport was made with; equal settings meter equally."""
+        return self._binding.settings
+
+    def handle_request(self, request: httpx2.Request) -> httpx2.Response:
+        """Send a request through the transport below, and watch its answer."""
+        recorder, headers = self._binding.start(request)
+        if headers is not None:
+            request = _with_headers(request, headers)
+        if recorder is None:
+            return self._inner.handle_request(request)
+        try:
+            response = self._inner.handle_request(request)
+        except BaseException as error:
+            recorder.sent()
+            recorder.end(error)
+            raise
+        recorder.sent()
+        if recorder.answered(response.status_code, response.headers.raw, _read_content(response)):
+            response.stream = _Body(response.stream, recorder)
+        return response
+
+    def close(self) -> None:
+        """Close the transport below."""
+        self._inner.close()
+
+    def __enter__(self) -> TrackedTransport:  # noqa: PYI034 - the library's own signature
+        self._inner.__enter__()
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None = None,
+        exc_value: BaseException | None = None,
+        traceback: TracebackType | None = None,
+    ) -> None:
+        self._inner.__exit__(exc_type, exc_value, traceback)
+
+    def __getattr__(self, name: str) -> Any:
+        return _below(self, name)
+
+
+class AsyncTrackedTransport(httpx2.AsyncBaseTransport):
+    """`TrackedTransport`, async: the same options, the same promises."""
+
+    def __init__(
+        self,
+        inner: httpx2.AsyncBaseTransport,
+        *,
+        tracker: Tracker | None = None,
+        customer_id: str | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        provider: str | None = None,
+        include_usage: bool | Literal["auto"] | None = None,
+        any_host: bool = True,
+    ) -> None:
+        self._inner = inner
+        self._binding = Binding(
+            BindingSettings.checked(
+                tracker=tracker,
+                customer_id=customer_id,
+                metadata=metadata,
+                provider=provider,
+                include_usage=include_usage,
+                any_host=any_host,
+            )
+        )
+
+    @property
+    def unwrapped(self) -> httpx2.AsyncBaseTransport:
+        """The transport below."""
+        return self._inner
+
+    @property
+    def settings(self) -> BindingSettings:
+        """What this transport was made with; equal settings meter equally."""
+        return self._binding.settings
+
+    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
+        """Send a request through the transport below, and watch its answer."""
+        recorder, headers = self._binding.start(request)
+        if headers is not None:
+            request = _with_headers(request, headers)
+        if recorder is None:
+            return await self._inner.handle_async_request(request)
+        try:
+            response = await self._inner.handle_async_request(request)
+        except BaseException as error:
+            recorder.sent()
+            recorder.end(error)
+            raise
+        recorder.sent()
+        if recorder.answered(response.status_code, response.headers.raw, _read_content(response)):
+            response.stream = _AsyncBody(response.stream, recorder)
+        return response
+
+    async def aclose(self) -> None:
+        """Close the transport below."""
+        await self._inner.aclose()
+
+    async def __aenter__(self) -> AsyncTrackedTransport:  # noqa: PYI034 - the library's own signature
+        await self._inner.__aenter__()
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None = None,
+        exc_value: BaseException | None = None,
+        traceback: TracebackType | None = None,
+    ) -> None:
+        await self._inner.__aexit__(exc_type, exc_value, traceback)
+
+    def __getattr__(self, name: str) -> Any:
+        return _below(self, name)
+
+
+def _below(transport: Any, name: str) -> Any:
+    # Copying and unpickling ask a new object, which has no `_inner` yet, for names like these.
+    if name == "_inner" or name.startswith("__"):
+        raise AttributeError(f"{type(transport).__name__!r} object has no attribute {name!r}")
+    return getattr(transport.unwrapped, name)
+
+
+def _with_headers(request: httpx2.Request, headers: list[tuple[bytes, bytes]]) -> httpx2.Request:
+    sent = httpx2.Request(request.method, request.url, headers=headers, stream=request.stream)
+    sent.extensions = request.extensions
+    if isinstance(request.stream, httpx2.ByteStream):
+        sent.read()  # it is in memory, and what is below may ask for its content
+    return sent
+
+
+def _read_content(response: httpx2.Response) -> bytes | None:
+    if not response.is_closed:
+        return None
+    try:
+        return response.content
+    except httpx2.ResponseNotRead:
+        return None

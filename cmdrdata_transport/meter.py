@@ -1,0 +1,77 @@
+"""Is this call metered, and for whom.
+
+Knows requests only by the few attributes that httpx and httpx2 share. What goes wrong in here is
+counted, and the call goes on as if we were not there. What becomes of a metered call's answer is the
+recorder's matter.
+"""
+
+from __future__ import annotations
+
+from cmdrdata_transport.attribution import HEADER_PREFIX, Defaults, resolve
+from cmdrdata_transport.providers.routing import Router
+from cmdrdata_transport.recorder import Headers, Recorder, Request, Settings, is_being_metered
+
+RETRY_COUNT = b"x-stainless-retry-count"
+"""How the SDKs that Stainless generates number their attempts, from 0."""
+
+
+class Meter:
+    """Meters the calls of one client."""
+
+    __slots__ = ("_defaults", "_router", "_settings")
+
+    def __init__(self, settings: Settings, router: Router, defaults: Defaults) -> None:
+        self._settings = settings
+        self._router = router
+        self._defaults = defaults
+
+    def start(self, request: Request) -> tuple[Recorder | None, Headers | None]:
+        """A recorder if this request is metered; and the headers to send, if they must differ."""
+        try:
+            return self._start(request)
+        except Exception as error:
+            self._settings.count("internal_errors", type(error).__name__)
+            return None, None
+
+    def _start(self, request: Request) -> tuple[Recorder | None, Headers | None]:
+        settings = self._settings
+        raw = request.headers.raw
+        ours: dict[bytes, bytes] | None = None
+        attempt: bytes | None = None
+        for name, value in raw:
+            if name[1:2] == b"-":
+                lower = name.lower()
+                if lower == RETRY_COUNT:
+                    attempt = value
+                elif lower.startswith(HEADER_PREFIX):
+                    if ours is None:
+                        ours = {}
+                    ours[lower] = value
+        headers = None if ours is None else self._without(raw, ours)
+        if settings.disabled:
+            return None, headers
+        url = request.url
+        route = self._router.route(request.method, url.raw_host, url.raw_path)
+        if route is None or is_being_metered(url):
+            return None, headers
+        who = resolve(ours, request.extensions.get("cmdrdata"), self._defaults, settings.count)
+        if not who.track:
+            settings.count("not_tracked")
+            return None, headers
+        if who.customer is None:
+            if settings.require_customer:
+                settings.count("skipped_no_customer")
+                return None, headers
+            settings.count("unattributed")
+        settings.ready()
+        return Recorder(settings, route, who, request, attempt), headers
+
+    def _without(self, raw: Headers, ours: dict[bytes, bytes]) -> Headers | None:
+        for name, value in raw:
+            if name.lower() == b"authorization" and value.startswith(b"AWS4-"):
+                # Taking a signed header away would break the signature, which lists them by name (SigV4).
+                signed = value.partition(b"SignedHeaders=")[2].partition(b",")[0].lower().split(b";")
+                if any(each.strip() in ours for each in signed):
+                    self._settings.count("signed_headers")
+                    return None
+        return [pair for pair in raw if pair[0].lower() not in ours]

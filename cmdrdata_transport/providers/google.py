@@ -1,0 +1,143 @@
+"""Gemini, on the Developer API and on Vertex.
+
+Source: the types of google-genai 3.4 (`types.GenerateContentResponseUsageMetadata`), and recorded
+traffic. Thoughts are not in the candidates' count and tool prompts are not in the prompt's; cached
+content is in the prompt's. Zero counts are left out by the server. The usage of a stream's chunk is
+the server's running total, and it may go down: the newest one replaces the ones before.
+"""
+
+from __future__ import annotations
+
+from cmdrdata_transport.providers.openai import CHAT
+from cmdrdata_transport.providers.openai import EMBEDDINGS as OPENAI_EMBEDDINGS
+from cmdrdata_transport.providers.table import Each, Endpoint, Items, Length, Provider, Shape, Stream, Tree
+
+
+_INPUT = Each(
+    key="modality",
+    value="tokenCount",
+    into={
+        "TEXT": "input_text_tokens",
+        "AUDIO": "input_audio_tokens",
+        "IMAGE": "input_image_tokens",
+        "VIDEO": "input_video_tokens",
+        "DOCUMENT": "input_document_tokens",
+    },
+)
+
+_OUTPUT = Each(
+    key="modality",
+    value="tokenCount",
+    into={
+        "TEXT": "output_text_tokens",
+        "AUDIO": "output_audio_tokens",
+        "IMAGE": "output_image_tokens",
+        "VIDEO": "output_video_tokens",
+    },
+)
+
+UNITS: Tree = {
+    "promptTokenCount": "input_tokens",
+    "toolUsePromptTokenCount": ("input_tokens", "input_tool_tokens"),
+    "candidatesTokenCount": "output_tokens",
+    "thoughtsTokenCount": ("output_tokens", "output_reasoning_tokens"),
+    "cachedContentTokenCount": "cache_read_tokens",
+    "promptTokensDetails": _INPUT,
+    # Embeddings spell it without the s (recorded).
+    "promptTokenDetails": _INPUT,
+    "toolUsePromptTokensDetails": _INPUT,
+    "candidatesTokensDetails": _OUTPUT,
+}
+
+_CACHED = Each(
+    key="modality",
+    value="tokenCount",
+    into={
+        "TEXT": "cache_text_read_tokens",
+        "AUDIO": "cache_audio_read_tokens",
+        "IMAGE": "cache_image_read_tokens",
+        "VIDEO": "cache_video_read_tokens",
+    },
+)
+
+GENERATE = Shape(
+    api="google.generate_content",
+    operation="chat",
+    usage=(("usageMetadata",),),
+    units={**UNITS, "cacheTokensDetails": _CACHED},
+    needs={"input_tokens": frozenset({"promptTokenCount"})},
+    lists={("candidates", 0, "groundingMetadata"): {"webSearchQueries": Length(unit="web_searches")}},
+    response_id=(("responseId",),),
+    model=(("modelVersion",),),
+    finish_reason=(("candidates", 0, "finishReason"), ("promptFeedback", "blockReason")),
+    service_tier=(("usageMetadata", "serviceTier"), ("usageMetadata", "trafficType")),
+    stream=Stream(needle=b'"usageMetadata"', finish_ends=True),
+)
+
+EMBED = Shape(
+    api="google.embed_content",
+    operation="embeddings",
+    usage=(("usageMetadata",),),
+    units=UNITS,
+    response_id=(),
+    model=(),
+)
+
+PREDICT = Shape(
+    api="google.predict",
+    operation="embeddings",
+    # A count for each instance; the billed characters are the provider's own other measure.
+    usage=((),),
+    units={
+        "predictions": Items(tree={"embeddings": {"statistics": {"token_count": "input_tokens"}}}),
+        "metadata": {"billableCharacterCount": "input_characters"},
+    },
+    response_id=(),
+    model=(),
+)
+
+# Google's OpenAI-compatible endpoint leaves thinking out of completion_tokens and has it in total_tokens
+# (recorded), so output is the total less the prompt.
+_OPENAI_UNITS: Tree = {
+    "prompt_tokens": ("input_tokens", "-output_tokens"),
+    "total_tokens": "output_tokens",
+    "prompt_tokens_details": {"cached_tokens": "cache_read_tokens"},
+    "completion_tokens_details": {"reasoning_tokens": "output_reasoning_tokens"},
+}
+
+OPENAI_CHAT = Shape(
+    api="openai.chat_completions",
+    operation="chat",
+    usage=(("usage",),),
+    units=_OPENAI_UNITS,
+    needs={"output_tokens": frozenset({"prompt_tokens", "total_tokens"})},
+    finish_reason=CHAT.finish_reason,
+    stream=CHAT.stream,
+)
+
+_MODEL = r"/models/(?P<model>[^/:]+)"
+
+GOOGLE = Provider(
+    id="google",
+    hosts=(
+        "generativelanguage.googleapis.com",
+        "*.generativelanguage.googleapis.com",
+        "aiplatform.googleapis.com",
+        "*-aiplatform.googleapis.com",
+        "aiplatform.*.rep.googleapis.com",
+        "generativelanguage.mtls.googleapis.com",
+        "*aiplatform.mtls.googleapis.com",
+    ),
+    endpoints=(
+        Endpoint(path=rf"{_MODEL}:(stream)?[gG]enerateContent$", shape=GENERATE),
+        Endpoint(path=rf"{_MODEL}:(batchEmbedContents|embedContent)$", shape=EMBED),
+        Endpoint(path=rf"/publishers/google{_MODEL}:predict$", shape=PREDICT),
+        Endpoint(path=rf"{_MODEL}:(countTokens|computeTokens)$", shape=None),
+        Endpoint(path=r"/openai/chat/completions$", shape=OPENAI_CHAT),
+        Endpoint(path=r"/openapi/chat/completions$", shape=OPENAI_CHAT),
+        Endpoint(path=r"/openai/embeddings$", shape=OPENAI_EMBEDDINGS),
+    ),
+    compatible="google-compatible",
+    request_id=("x-request-id",),
+    service_tier=("x-gemini-service-tier",),
+)

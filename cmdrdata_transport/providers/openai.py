@@ -1,0 +1,118 @@
+"""OpenAI, Azure OpenAI, and every server that speaks their shapes.
+
+Sources: the types of the openai SDK 3.54 (`types/completion_usage.py`, `types/responses/response_usage.py`,
+`types/responses/response.py`), and recorded traffic. On OpenAI itself cached, cache-write and modality
+tokens are parts of the prompt; reasoning, audio and prediction tokens are parts of the completion.
+"""
+
+from __future__ import annotations
+
+from cmdrdata_transport.providers.table import Endpoint, Provider, Shape, Stream, Tree
+
+CHAT_UNITS: Tree = {
+    "prompt_tokens": "input_tokens",
+    "completion_tokens": "output_tokens",
+    "prompt_tokens_details": {
+        "cached_tokens": "cache_read_tokens",
+        "cache_write_tokens": "cache_write_tokens",
+        "audio_tokens": "input_audio_tokens",
+        "image_tokens": "input_image_tokens",
+        "text_tokens": "input_text_tokens",
+    },
+    "completion_tokens_details": {
+        "reasoning_tokens": "output_reasoning_tokens",
+        "audio_tokens": "output_audio_tokens",
+        "text_tokens": "output_text_tokens",
+        "image_tokens": "output_image_tokens",
+        "accepted_prediction_tokens": "accepted_prediction_tokens",
+        "rejected_prediction_tokens": "rejected_prediction_tokens",
+    },
+}
+
+RESPONSES_UNITS: Tree = {
+    "input_tokens": "input_tokens",
+    "output_tokens": "output_tokens",
+    "input_tokens_details": {
+        "cached_tokens": "cache_read_tokens",
+        "cache_write_tokens": "cache_write_tokens",
+    },
+    "output_tokens_details": {"reasoning_tokens": "output_reasoning_tokens"},
+}
+
+CHAT = Shape(
+    api="openai.chat_completions",
+    operation="chat",
+    # Groq's streams say it in x_groq, and some servers in the first choice (found in recorded traffic).
+    usage=(("usage",), ("x_groq", "usage"), ("choices", 0, "usage")),
+    units=CHAT_UNITS,
+    finish_reason=(("choices", 0, "finish_reason"),),
+    service_tier=(("service_tier",),),
+    stream=Stream(done=True, finish_ends=True),
+)
+
+COMPLETIONS = Shape(
+    api="openai.completions",
+    operation="completion",
+    usage=(("usage",),),
+    units=CHAT_UNITS,
+    finish_reason=(("choices", 0, "finish_reason"),),
+    stream=Stream(done=True, finish_ends=True),
+)
+
+RESPONSES = Shape(
+    api="openai.responses",
+    operation="chat",
+    usage=(("usage",), ("response", "usage")),
+    units=RESPONSES_UNITS,
+    beside={
+        ("tool_usage",): {"web_search": {"num_requests": "web_searches"}},
+        ("response", "tool_usage"): {"web_search": {"num_requests": "web_searches"}},
+    },
+    response_id=(("response", "id"), ("id",)),
+    model=(("response", "model"), ("model",)),
+    finish_reason=(
+        ("response", "incomplete_details", "reason"),
+        ("incomplete_details", "reason"),
+        ("response", "status"),
+        ("status",),
+    ),
+    service_tier=(("response", "service_tier"), ("service_tier",)),
+    pending={("status",): frozenset({"queued", "in_progress"})},
+    stream=Stream(
+        ends=frozenset({"response.completed", "response.incomplete", "response.failed"}),
+        # Text inside a delta is escaped, so only an event with a usage member holds these bytes.
+        mark=b'"usage"',
+    ),
+)
+
+EMBEDDINGS = Shape(
+    api="openai.embeddings",
+    operation="embeddings",
+    usage=(("usage",),),
+    units={"prompt_tokens": "input_tokens"},
+    response_id=(),
+)
+
+ENDPOINTS = (
+    Endpoint(path=r"/chat/completions$", shape=CHAT),
+    Endpoint(path=r"/responses/input_tokens$", shape=None),
+    Endpoint(path=r"/responses(/compact)?$", shape=RESPONSES),
+    Endpoint(path=r"/embeddings$", shape=EMBEDDINGS),
+    Endpoint(path=r"(?<!/chat)/completions$", shape=COMPLETIONS),
+)
+
+OPENAI = Provider(
+    id="openai",
+    # Regional hosts: openai/_data_residency.py
+    hosts=("api.openai.com", "*.api.openai.com"),
+    endpoints=ENDPOINTS,
+    compatible="openai-compatible",
+)
+
+AZURE = Provider(
+    id="azure",
+    # Deployments, or /openai/v1: openai/lib/azure.py. The path names a deployment, which is no model.
+    hosts=("*.openai.azure.com", "*.cognitiveservices.azure.com", "*.services.ai.azure.com"),
+    endpoints=ENDPOINTS,
+    request_id=("apim-request-id", "x-request-id"),
+)

@@ -1,0 +1,284 @@
+"""Reads what an answer used, by its table.
+
+Knows the words of `table.py` and nothing of any provider. Takes documents, gives counts; no I/O, no
+clock. What cannot be a count is left out and reported, never guessed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from math import isfinite
+from typing import Any
+
+from cmdrdata_transport.event import FRACTIONAL_UNITS
+from cmdrdata_transport.providers.table import ERROR_FIELDS, Each, Items, Length, Path, Paths, Shape, Tree
+
+LARGEST_COUNT = 2**53 - 1
+"""Beyond this a JSON number is not exact everywhere, and no count is meant."""
+
+LONGEST_DIGITS = 24
+"""A count in a string is not longer than this."""
+
+Counts = dict[str, int | float]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """What one model did for one answer. `model` is None for the answer's own."""
+
+    counts: Counts
+    raw: Any
+    model: str | None = None
+
+
+class Answer:
+    """What is known so far of one answer, from the documents of its body.
+
+    Documents are absorbed from the newest to the oldest: what a newer one said stays.
+    """
+
+    __slots__ = ("_shape", "ended", "errors", "found", "objects", "usage")
+
+    def __init__(self, shape: Shape) -> None:
+        self._shape = shape
+        self.usage: dict[str, Any] | None = None
+        self.found: dict[str, Any] = {}
+        """`response_id`, `model`, `finish_reason`, `service_tier`, `pending` and the table's `details`."""
+        self.objects: dict[Path, dict[str, Any]] = {}
+        """What stands beside the usage object, by its path."""
+        self.errors: dict[str, str] = {}
+        self.ended = False
+
+    def absorb(self, document: Any) -> None:
+        """Take what this document says and no newer one said."""
+        if type(document) is not dict:
+            return
+        shape, found = self._shape, self.found
+        self._absorb_usage(document)
+        for name in _SCALARS:
+            if name not in found and (value := pick(document, getattr(shape, name))) is not None:
+                found[name] = value
+        for name, paths in shape.details.items():
+            if name not in found and (value := pick(document, paths)) is not None:
+                found[name] = value
+        for path, values in shape.pending.items():
+            if "pending" not in found and (value := pick(document, (path,))) is not None:
+                found["pending"] = value in values
+        for path in (*shape.beside, *shape.lists):
+            if path not in self.objects and type(value := pick(document, (path,))) is dict:
+                self.objects[path] = value
+        if shape.stream is not None and document.get("type") in shape.stream.ends:
+            self.ended = True
+        self._absorb_error(document)
+
+    def absorb_older(self, older: Answer) -> None:
+        """Take what an older stretch of the same body said and this one did not."""
+        if older.usage is not None and (self.usage is None or self._overlays):
+            self.usage = _over(self.usage, older.usage)
+        self.found = {**older.found, **self.found}
+        self.objects = {**older.objects, **self.objects}
+        self.errors = {**older.errors, **self.errors}
+        self.ended = self.ended or older.ended
+
+    def satisfied(self) -> bool:
+        """Whether no older document can say anything that counts."""
+        if self.usage is None or self._overlays:
+            return False
+        return not self._shape.finish_reason or "finish_reason" in self.found
+
+    def parts(self, report: Callable[[str], None]) -> list[Part]:
+        """The counts of the answer's own model first, then those of other models that took part.
+
+        `report` is told the name of every count that is none.
+        """
+        shape, usage = self._shape, self.usage
+        counts: Counts = {}
+        raw: Any = None
+        others: list[Part] = []
+        if usage is not None:
+            whole = shape.usage != ((),)
+            raw = usage if whole else _pruned(shape.units, usage)
+            _read(shape.units, usage, counts, report)
+            for unit, keys in shape.needs.items():
+                if any(usage.get(key) is None for key in keys):
+                    counts.pop(unit, None)
+            if shape.parts is not None and type(usage.get(shape.parts.at)) is list:
+                raw, others = self._split(usage, counts, report)
+        for path, tree in (*shape.beside.items(), *shape.lists.items()):
+            if (value := self.objects.get(path)) is not None:
+                _read(tree, value, counts, report)
+                if path in shape.beside:
+                    raw = {**(raw or {}), str(path[-1]): value}
+        _total(counts)
+        return [Part(counts=counts, raw=raw), *others]
+
+    @property
+    def _overlays(self) -> bool:
+        stream = self._shape.stream
+        return stream is not None and stream.overlay
+
+    def _absorb_usage(self, document: dict[str, Any]) -> None:
+        if self.usage is not None and not self._overlays:
+            return
+        shape = self._shape
+        for path in shape.usage:
+            usage = document if not path else pick(document, (path,))
+            # A usage object without a single count that we know is something else: Groq's hardware
+            # counters, Vertex' chunks that only name the traffic type.
+            if type(usage) is dict and not shape.units.keys().isdisjoint(usage):
+                if shape.stream is not None and (hidden := shape.stream.placeholders.get(path)):
+                    usage = {key: value for key, value in usage.items() if key not in hidden}
+                self.usage = _over(self.usage, usage)
+                return
+
+    def _absorb_error(self, document: dict[str, Any]) -> None:
+        inner = document.get("response")
+        if document.get("type") == "error" or document.get("error") is not None:
+            told = read_error(document)
+        elif type(inner) is dict and inner.get("error") is not None:
+            told = read_error(inner)
+        else:
+            return
+        self.errors = {**told, **self.errors} or {"error_type": "error"}
+
+    def _split(
+        self, usage: dict[str, Any], counts: Counts, report: Callable[[str], None]
+    ) -> tuple[dict[str, Any], list[Part]]:
+        parts = self._shape.parts
+        assert parts is not None  # noqa: S101 - the caller asked
+        kept: list[Any] = []
+        others: list[Part] = []
+        for entry in usage[parts.at]:
+            extra = type(entry) is dict and all(entry.get(k) in values for k, values in parts.when.items())
+            if not extra:
+                kept.append(entry)
+                continue
+            model = pick(entry, (parts.model,))
+            if model is None or model == self.found.get("model"):
+                kept.append(entry)
+                _read(self._shape.units, entry, counts, report)
+                continue
+            own: Counts = {}
+            _read(self._shape.units, entry, own, report)
+            _total(own)
+            others.append(Part(counts=own, raw=entry, model=str(model)))
+        return {**usage, parts.at: kept}, others
+
+
+_SCALARS = ("response_id", "model", "finish_reason", "service_tier")
+
+
+def _over(newer: dict[str, Any] | None, older: dict[str, Any]) -> dict[str, Any]:
+    if newer is None:
+        return older
+    return {**older, **{key: value for key, value in newer.items() if value is not None}}
+
+
+def pick(document: Any, paths: Paths) -> Any:
+    """What stands at the first of these paths that is there and neither null nor empty."""
+    for path in paths:
+        value = document
+        for key in path:
+            if type(value) is dict:
+                value = value.get(key)
+            elif type(value) is list and type(key) is int and key < len(value):
+                value = value[key]
+            else:
+                value = None
+                break
+        if value is not None and value != "":
+            return value
+    return None
+
+
+def read_error(document: Any) -> dict[str, str]:
+    """`error_type`, `error_code` and `error_message` of a provider's error body, as far as it has them."""
+    told: dict[str, str] = {}
+    for name, paths in ERROR_FIELDS.items():
+        value = pick(document, paths)
+        if isinstance(value, str) or (type(value) is int):
+            told[name] = str(value)
+    return told
+
+
+def _total(counts: Counts) -> None:
+    if "input_tokens" in counts:
+        counts["total_tokens"] = counts["input_tokens"] + counts.get("output_tokens", 0)
+    elif "output_tokens" in counts:
+        counts["total_tokens"] = counts["output_tokens"]
+
+
+def _read(tree: Tree, value: Mapping[str, Any], counts: Counts, report: Callable[[str], None]) -> None:
+    for key, raw in value.items():
+        rule = tree.get(key)
+        if rule is None or raw is None:
+            continue
+        kind = type(rule)
+        if kind is str:
+            _add(rule, raw, counts, report)  # type: ignore[arg-type]  # kind says str
+        elif kind is dict:
+            if type(raw) is dict:
+                _read(rule, raw, counts, report)  # type: ignore[arg-type]  # kind says dict
+        elif kind is tuple:
+            for unit in rule:  # type: ignore[union-attr]  # kind says tuple
+                _add(unit, raw, counts, report)
+        elif type(raw) is list:
+            _read_list(rule, raw, counts, report)  # type: ignore[arg-type]  # what is left is a list's word
+
+
+def _read_list(
+    rule: Each | Items | Length, raw: list[Any], counts: Counts, report: Callable[[str], None]
+) -> None:
+    match rule:
+        case Length(unit=unit):
+            _add(unit, len(raw), counts, report)
+        case Items(tree=tree):
+            for item in raw:
+                if type(item) is dict:
+                    _read(tree, item, counts, report)
+        case Each(key=key, value=value, into=into):
+            for item in raw:
+                if type(item) is dict and type(name := item.get(key)) is str and name in into:
+                    _add(into[name], item.get(value), counts, report)
+
+
+def _add(unit: str, raw: Any, counts: Counts, report: Callable[[str], None]) -> None:
+    name = unit.removeprefix("-")
+    if type(raw) is int and 0 <= raw <= LARGEST_COUNT:
+        number: int | float | None = raw
+    else:
+        number = _number(raw, fractional=name in FRACTIONAL_UNITS)
+    if number is None:
+        if raw is not None:
+            report(name)
+        return
+    counts[name] = counts.get(name, 0) + (number if name is unit else -number)
+
+
+def _number(raw: Any, *, fractional: bool) -> int | float | None:
+    """Cohere sends whole floats and batches send digits in strings; both are counts."""
+    if type(raw) is str and raw.isascii() and len(raw) <= LONGEST_DIGITS:
+        try:
+            raw = float(raw) if fractional else int(raw)
+        except ValueError:
+            return None
+    if type(raw) not in (int, float) or not isfinite(raw) or not 0 <= raw <= LARGEST_COUNT:
+        return None
+    if fractional:
+        return float(raw)
+    return int(raw) if raw == int(raw) else None
+
+
+def _pruned(tree: Tree, value: Any) -> Any:
+    """Only what the tree reads: for answers whose usage stands among content."""
+    kept: dict[str, Any] = {}
+    for key, rule in tree.items():
+        raw = value.get(key)
+        if isinstance(rule, Items) and type(raw) is list:
+            kept[key] = [_pruned(rule.tree, item) for item in raw if type(item) is dict]
+        elif isinstance(rule, Mapping) and type(raw) is dict:
+            kept[key] = _pruned(rule, raw)
+        elif raw is not None and not isinstance(raw, dict | list):
+            kept[key] = raw
+    return kept

@@ -1,0 +1,99 @@
+"""Whose call is this, and what shape will its answer have.
+
+Knows hosts and paths, by the tables. In order: the provider that the client was made for, the
+tables' hosts, and, only where the caller made the client for an SDK, a known path at any host: that
+is a proxy or a server that speaks the same shape, recorded under a name of its own so that nobody
+prices it as the real one.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from fnmatch import translate
+
+from cmdrdata_transport.errors import TrackingSetupError
+from cmdrdata_transport.providers.table import Endpoint, Provider, Shape
+
+REMEMBERED_ROUTES = 1024
+"""Paths with ids or models in them are many; when this many are known we start again."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Route:
+    """One endpoint of one provider, as one request asked for it."""
+
+    provider: str
+    host: str
+    shape: Shape
+    table: Provider
+    model: str | None = None
+
+
+class Router:
+    """Routes the requests of one client; it remembers what it has seen.
+
+    `provider` is the id of the table to use at any host. `any_host` lets a known path at an unknown
+    host count. Raises `TrackingSetupError` for a provider that no table describes.
+    """
+
+    def __init__(
+        self, providers: Iterable[Provider], *, provider: str | None = None, any_host: bool = False
+    ) -> None:
+        tables = tuple(providers)
+        if provider is not None and provider not in (known := [each.id for each in tables]):
+            raise TrackingSetupError(
+                f"provider={provider!r} is not known; known are {', '.join(sorted(known))}. "
+                "Leave provider= out to go by the host."
+            )
+        self._explicit = next((each for each in tables if each.id == provider), None)
+        self._by_host = [
+            (re.compile("|".join(map(translate, each.hosts))), each) for each in tables if each.hosts
+        ]
+        self._anywhere = [each for each in tables if each.compatible is not None] if any_host else []
+        self._routes: dict[tuple[str, bytes, bytes], Route | None] = {}
+
+    def route(self, method: str, host: bytes, path: bytes) -> Route | None:
+        """The route of a request, or None when it carries no usage that we know of.
+
+        `path` is the URL's path and query, as in httpx's `raw_path`.
+        """
+        key = (method, host, path)
+        try:
+            return self._routes[key]
+        except KeyError:
+            if len(self._routes) >= REMEMBERED_ROUTES:
+                self._routes.clear()
+            found = self._routes[key] = self._find(method, host, path)
+            return found
+
+    def _find(self, method: str, raw_host: bytes, raw_path: bytes) -> Route | None:
+        host = raw_host.decode("ascii", "replace").lower().rstrip(".")
+        path = raw_path.decode("ascii", "replace").partition("?")[0]
+        if self._explicit is not None:
+            return _enter(self._explicit, self._explicit.id, method, host, path)
+        for pattern, table in self._by_host:
+            if pattern.match(host):
+                return _enter(table, table.id, method, host, path)
+        for table in self._anywhere:
+            if table.compatible is not None and (
+                found := _enter(table, table.compatible, method, host, path)
+            ):
+                return found
+        return None
+
+
+def _enter(table: Provider, name: str, method: str, host: str, path: str) -> Route | None:
+    for endpoint in table.endpoints:
+        if endpoint.method == method and (match := re.search(endpoint.path, path)):
+            if endpoint.shape is None:
+                return None
+            return Route(
+                provider=name, host=host, shape=endpoint.shape, table=table, model=_model(endpoint, match)
+            )
+    return None
+
+
+def _model(endpoint: Endpoint, match: re.Match[str]) -> str | None:
+    return match["model"] if "(?P<model>" in endpoint.path else None

@@ -1,0 +1,156 @@
+"""The words in which a provider is described: data only, read by `reading.py` and `routing.py`.
+
+A `Shape` says how one API states its usage; an `Endpoint` says which path speaks that shape; a
+`Provider` says at which hosts. A new provider is a table of these, never a class or a branch.
+
+Usage is described by a tree that mirrors the provider's own JSON: each key leads to the unit its
+number counts towards, or to the tree below it.
+
+    {"prompt_tokens": "input_tokens", "prompt_tokens_details": {"cached_tokens": "cache_read_tokens"}}
+
+A number that counts towards several units names them all; a name with a minus in front is
+subtracted. Units that several keys name add up: that is how Anthropic's cache reads come to be a
+part of all input. A key that is absent adds nothing, and a unit that nothing adds to is absent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+Path: TypeAlias = tuple[str | int, ...]
+"""Keys and list indices, from the document's root."""
+
+Paths: TypeAlias = tuple[Path, ...]
+"""Places where the same thing may stand; the first that is there and not empty counts."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Each:
+    """A list of `{key: …, value: …}` objects: `value` counts towards the unit that `into` has for `key`."""
+
+    key: str
+    value: str
+    into: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Items:
+    """A list whose every item is read by the same tree."""
+
+    tree: Tree
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Length:
+    """A list whose length is the count."""
+
+    unit: str
+
+
+Leaf: TypeAlias = "str | tuple[str, ...] | Each | Items | Length"
+Tree: TypeAlias = "Mapping[str, Leaf | Tree]"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """Entries of the usage object that are not in its own totals.
+
+    One whose model is the answer's own is added to the answer's counts; one of another model is an
+    event of its own, with its own raw entry.
+    """
+
+    at: str
+    when: Mapping[str, frozenset[str]]
+    """For each key, the values of the entries that count; others repeat the totals."""
+    model: Path = ("model",)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stream:
+    """How the events of a stream add up to what the plain answer would have said."""
+
+    ends: frozenset[str] = frozenset()
+    """The `type` of the event that ends a stream; empty where none does."""
+
+    done: bool = False
+    """Whether the stream ends with `data: [DONE]`."""
+
+    mark: bytes | None = None
+    """Bytes that the event which ends the stream always holds, and few others do."""
+
+    needle: bytes = b'"usage"'
+    """Bytes that every event with usage holds."""
+
+    overlay: bool = False
+    """False: the newest usage object replaces the ones before. True: field by field, and absent or
+    null leaves the earlier value."""
+
+    placeholders: Mapping[Path, frozenset[str]] = field(default_factory=dict[Path, frozenset[str]])
+    """Fields of a usage object, by where it stands, that the provider fills in before it knows."""
+
+    finish_ends: bool = False
+    """Whether a stream that gave a finish reason is whole, although no event says that it ended."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shape:
+    """How one API states what an answer used."""
+
+    api: str
+    operation: str
+    usage: Paths
+    units: Tree
+    needs: Mapping[str, frozenset[str]] = field(default_factory=dict[str, frozenset[str]])
+    """Keys of the usage object without which a unit does not follow from what was reported."""
+    beside: Mapping[Path, Tree] = field(default_factory=dict[Path, Tree])
+    """Counts that stand outside the usage object; the object at the path is kept in `raw_usage` too."""
+    lists: Mapping[Path, Tree] = field(default_factory=dict[Path, Tree])
+    """Counts that are lengths of lists of content; these lists are never kept."""
+    parts: Parts | None = None
+    response_id: Paths = (("id",),)
+    model: Paths = (("model",),)
+    finish_reason: Paths = ()
+    service_tier: Paths = ()
+    details: Mapping[str, Paths] = field(default_factory=dict[str, Paths])
+    pending: Mapping[Path, frozenset[str]] = field(default_factory=dict[Path, frozenset[str]])
+    """Values that say the answer is not there yet, so that no usage is no loss."""
+    stream: Stream | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Endpoint:
+    """A path, as a regular expression searched in the URL's path; a group `model` names the model.
+
+    Without a shape the path is known and carries no usage: a free counter, a report of what was
+    counted before.
+    """
+
+    path: str
+    shape: Shape | None
+    method: str = "POST"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Provider:
+    """Where a provider answers, and what its paths speak. `id` is genai-prices' where it has one."""
+
+    id: str
+    hosts: tuple[str, ...]
+    """Host names; `*` stands for anything within one."""
+    endpoints: tuple[Endpoint, ...]
+    compatible: str | None = None
+    """The provider to record for these paths at any other host; None: they mean nothing there."""
+    request_id: tuple[str, ...] = ("x-request-id",)
+    """Response headers that carry the provider's id for the request, in order."""
+    service_tier: tuple[str, ...] = ()
+    """Response headers that carry the tier that served."""
+
+
+ERROR_FIELDS: Mapping[str, Paths] = {
+    "error_type": (("error", "type"), ("error", "status"), (0, "error", "status"), ("type",)),
+    "error_code": (("error", "code"), (0, "error", "code"), ("code",)),
+    "error_message": (("error", "message"), (0, "error", "message"), ("message",), ("error",)),
+}
+"""Where the providers' error bodies say what went wrong."""

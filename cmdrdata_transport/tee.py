@@ -1,0 +1,101 @@
+"""Passes a body through, and shows each chunk to a recorder before the caller has it.
+
+Library-neutral: `httpx.py` and `httpx2.py` mix these with their library's stream class. The same
+chunks go up at the same moments; errors, closing and cancellation go through unchanged. A second
+iteration continues where the stream below continues it: openai 3 iterates once more, for what stands
+behind `[DONE]`, while its first iterator is suspended.
+
+The loops are the hot path, and are written out for it: most chunks of a stream cost an append and one
+comparison.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+from cmdrdata_transport.recorder import Recorder
+
+
+class Tee:
+    """A response's stream, watched; sync."""
+
+    def __init__(self, stream: Any, recorder: Recorder) -> None:
+        self._stream = stream
+        self._recorder = recorder
+
+    def __iter__(self) -> Iterator[bytes]:
+        recorder = self._recorder
+        kept, look, calm, mark = recorder.kept, recorder.look, recorder.calm, recorder.mark
+        keep, patience = kept.append, 0
+        try:
+            if calm is not None:
+                for chunk in self._stream:
+                    keep(chunk)
+                    if chunk[-3:] != calm or len(kept) > patience:
+                        patience = look()
+                    yield chunk
+            elif mark is not None:
+                for chunk in self._stream:
+                    keep(chunk)
+                    if len(kept) > patience or chunk.rfind(mark) >= 0:
+                        patience = look()
+                    yield chunk
+            else:
+                for chunk in self._stream:
+                    keep(chunk)
+                    look()
+                    yield chunk
+        except BaseException as error:
+            recorder.end(error)
+            raise
+        recorder.end()
+
+    def close(self) -> None:
+        """Close the stream below; whatever it raises goes through."""
+        try:
+            self._stream.close()
+        finally:
+            self._recorder.end(closed=True)
+
+
+class AsyncTee:
+    """A response's stream, watched; async. Ending a record never awaits."""
+
+    def __init__(self, stream: Any, recorder: Recorder) -> None:
+        self._stream = stream
+        self._recorder = recorder
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        recorder = self._recorder
+        kept, look, calm, mark = recorder.kept, recorder.look, recorder.calm, recorder.mark
+        keep, patience = kept.append, 0
+        try:
+            if calm is not None:
+                async for chunk in self._stream:
+                    keep(chunk)
+                    if chunk[-3:] != calm or len(kept) > patience:
+                        patience = look()
+                    yield chunk
+            elif mark is not None:
+                async for chunk in self._stream:
+                    keep(chunk)
+                    if len(kept) > patience or chunk.rfind(mark) >= 0:
+                        patience = look()
+                    yield chunk
+            else:
+                async for chunk in self._stream:
+                    keep(chunk)
+                    look()
+                    yield chunk
+        except BaseException as error:
+            recorder.end(error)
+            raise
+        recorder.end()
+
+    async def aclose(self) -> None:
+        """Close the stream below; whatever it raises goes through."""
+        try:
+            await self._stream.aclose()
+        finally:
+            self._recorder.end(closed=True)

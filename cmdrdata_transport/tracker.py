@@ -1,0 +1,359 @@
+"""The tracker: where the events of a process go, and the one place that wires the rest together.
+
+Knows configuration, its sources (arguments, then the environment, then the defaults) and lifetime.
+Nothing touches the disk and no thread runs before the first metered call. The default tracker is made
+from the environment when it is first needed; `configure` puts another in its place.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+from uuid import uuid4
+from weakref import WeakSet, WeakValueDictionary
+
+from cmdrdata_transport import __version__
+from cmdrdata_transport.attribution import Defaults
+from cmdrdata_transport.counters import Counters
+from cmdrdata_transport.delivery import Delivery
+from cmdrdata_transport.errors import TrackingSetupError
+from cmdrdata_transport.event import UsageEvent, decode
+from cmdrdata_transport.journal import Journal
+from cmdrdata_transport.meter import Meter
+from cmdrdata_transport.providers import PROVIDERS
+from cmdrdata_transport.providers.routing import Router
+from cmdrdata_transport.recorder import Headers, Recorder, Request, Settings
+from cmdrdata_transport.sinks import Outlet, Sink, open_sink
+
+IncludeUsage = bool | Literal["auto"]
+
+DEFAULT_LEDGER = "sqlite:///usage.db"
+
+DEFAULT_API = "https://api.cmdrdata.ai/api/events"
+
+EXIT_TIMEOUT = 2.0
+"""Seconds that the end of a process may wait for deliveries; what is left is in the journal."""
+
+Receiver = Sink | Callable[[list[UsageEvent]], object]
+
+
+class Tracker:
+    """Takes the events of every client that is made with it, keeps them safe, and delivers them.
+
+    `sinks`: URLs, `Sink` objects or functions that are given a list of events; None is what
+    `CMDRDATA_SINKS` lists, else the ledger `usage.db` in `home`, and the cmdrdata API when there is a
+    `CMDRDATA_API_KEY`. `home`: the directory of the journal; None is `CMDRDATA_HOME`, else the user's
+    state directory. `name` and `service` tell trackers and applications apart. `customer_id` and
+    `metadata`: for calls that say nothing nearer. `require_customer`: a call without a customer is not
+    recorded, instead of recorded without one. `include_usage`: whether to ask for the usage of streams
+    that did not. `on_event`: one more function that is given events, on its own thread.
+    `record_error_messages`: keep providers' error messages, which may repeat what was asked.
+    `exit_timeout`: the longest that the end of the process waits for deliveries, in seconds.
+
+    Raises:
+        TrackingSetupError: a sink or an option that cannot work.
+        AttributionError: a customer id or metadata that no event can carry.
+    """
+
+    def __init__(
+        self,
+        sinks: Iterable[str | Receiver] | None = None,
+        *,
+        home: str | os.PathLike[str] | None = None,
+        name: str = "default",
+        service: str | None = None,
+        customer_id: str | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        require_customer: bool = False,
+        include_usage: IncludeUsage = "auto",
+        on_event: Callable[[list[UsageEvent]], object] | None = None,
+        disabled: bool = False,
+        record_error_messages: bool = False,
+        exit_timeout: float = EXIT_TIMEOUT,
+    ) -> None:
+        environ = os.environ
+        self.name = name
+        self.disabled = disabled or _is_on(environ.get("CMDRDATA_DISABLED"))
+        self.include_usage = _checked_include_usage(include_usage)
+        self.exit_timeout = exit_timeout
+        self.home = Path(home or environ.get("CMDRDATA_HOME") or _state_directory()).expanduser().absolute()
+        self.counters = Counters()
+        self.defaults = Defaults(
+            customer=customer_id or environ.get("CMDRDATA_CUSTOMER_ID") or None,
+            metadata=dict(metadata) if metadata is not None else _environment_metadata(environ),
+        )
+        receivers: list[str | Receiver] = list(_environment_sinks(environ) if sinks is None else sinks)
+        if on_event is not None:
+            receivers.append(on_event)
+        self._outlets = self._open(receivers)
+        self._service = service or environ.get("CMDRDATA_SERVICE") or None
+        self._journal: Journal | None = None
+        self._delivery: Delivery | None = None
+        self._ready_in: int | None = None
+        self._key = uuid4().hex
+        self.settings = Settings(
+            record=self._record,
+            count=self.counters.count,
+            ready=self._make_ready,
+            epoch=_current_epoch,
+            library_version=__version__,
+            service=self._service,
+            require_customer=require_customer,
+            record_error_messages=record_error_messages,
+            disabled=self.disabled,
+        )
+        _trackers.add(self)
+        _by_key[self._key] = self
+
+    def flush(self, timeout: float | None = None) -> bool:
+        """Wait until every event recorded before now is delivered, or set aside as rejected.
+
+        False when `timeout` seconds did not suffice; the events are safe in the journal all the same.
+        """
+        return True if self._delivery is None else self._delivery.flush(timeout)
+
+    def close(self, timeout: float | None = None) -> None:
+        """Flush for at most `timeout` seconds (None: `exit_timeout`), then stop the delivery threads.
+
+        What was not delivered stays in the journal, for the next process. A call that is metered after
+        this starts them again.
+        """
+        delivery, self._ready_in = self._delivery, None
+        if delivery is not None:
+            delivery.close(self.exit_timeout if timeout is None else timeout)
+
+    def stats(self) -> dict[str, int]:
+        """Everything counted in this process, by name; a name that is absent has not happened."""
+        return self.counters.snapshot()
+
+    @property
+    def sinks(self) -> tuple[str, ...]:
+        """The identities of the sinks: URLs without secrets, and the names of functions."""
+        return tuple(self._outlets)
+
+    def __repr__(self) -> str:
+        return f"Tracker(name={self.name!r}, home={str(self.home)!r}, sinks={list(self.sinks)!r})"
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Tracker:
+        return self
+
+    def __copy__(self) -> Tracker:
+        return self
+
+    def __reduce__(self) -> tuple[Callable[[str], Tracker], tuple[str]]:
+        # A tracker has threads, locks and keys; a pickled client finds it again, or the default one.
+        return _find, (self._key,)
+
+    def _open(self, receivers: Iterable[str | Receiver]) -> dict[str, Outlet]:
+        outlets: dict[str, Outlet] = {}
+        for each in receivers:
+            outlet = open_sink(each, home=self.home)
+            if outlet.identity in outlets:
+                raise TrackingSetupError(
+                    f"the sink {outlet.identity!r} is given twice; its events would be counted twice. "
+                    "Give each sink once, and functions different names."
+                )
+            outlets[outlet.identity] = outlet
+        return outlets
+
+    def _record(self, line: bytes) -> None:
+        journal = self._journal
+        if journal is None:
+            self.counters.count("journal_failed")
+        else:
+            journal.append(line)
+
+    def _make_ready(self) -> None:
+        if self._ready_in == _epoch:
+            return
+        if self._journal is None or self._delivery is None:
+            self._journal = Journal(
+                self.home,
+                tracker=self.name,
+                service=self._service,
+                sinks=self.sinks,
+                counters=self.counters,
+            )
+            self._delivery = Delivery(self._journal, self._outlets, self.counters)
+        self._delivery.ensure_running()
+        self._ready_in = _epoch
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BindingSettings:
+    """What one tracked transport was made with. Equal settings meter equally."""
+
+    tracker: Tracker | None = None
+    defaults: Defaults
+    provider: str | None = None
+    include_usage: IncludeUsage | None = None
+    any_host: bool = True
+
+    @classmethod
+    def checked(
+        cls,
+        *,
+        tracker: Tracker | None,
+        customer_id: str | None,
+        metadata: Mapping[str, Any] | None,
+        provider: str | None,
+        include_usage: IncludeUsage | None,
+        any_host: bool,
+    ) -> BindingSettings:
+        """The settings, or an error that says what to type instead."""
+        if tracker is not None and not isinstance(tracker, Tracker):
+            raise TrackingSetupError(f"tracker= takes a Tracker, not {type(tracker).__name__}")
+        Router(PROVIDERS, provider=provider)
+        return cls(
+            tracker=tracker,
+            defaults=Defaults(customer=customer_id, metadata={} if metadata is None else dict(metadata)),
+            provider=provider,
+            include_usage=None if include_usage is None else _checked_include_usage(include_usage),
+            any_host=any_host,
+        )
+
+
+class Binding:
+    """Ties one transport to its tracker, and follows when the default tracker is replaced."""
+
+    __slots__ = ("_generation", "_meter", "settings")
+
+    def __init__(self, settings: BindingSettings) -> None:
+        self.settings = settings
+        self._bind()
+
+    def start(self, request: Request) -> tuple[Recorder | None, Headers | None]:
+        """A recorder if this request is metered; and the headers to send, if they must differ."""
+        if self._generation is not _generation:
+            self._bind()
+        return self._meter.start(request)
+
+    def _bind(self) -> None:
+        self._generation = _generation
+        settings = self.settings
+        tracker = settings.tracker or default_tracker()
+        self._meter = Meter(
+            tracker.settings if _captured_by is None else _diverted(tracker.settings, _captured_by),
+            Router(PROVIDERS, provider=settings.provider, any_host=settings.any_host),
+            settings.defaults.over(tracker.defaults),
+        )
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Binding:
+        return self
+
+    def __reduce__(self) -> tuple[type[Binding], tuple[BindingSettings]]:
+        return Binding, (self.settings,)
+
+
+def default_tracker() -> Tracker:
+    """The tracker of clients that were given none, made from the environment when first needed."""
+    global _default  # noqa: PLW0603 - the one default lives here
+    if _default is None:
+        _default = Tracker()
+    return _default
+
+
+def configure(**options: Any) -> Tracker:
+    """Make a `Tracker` with these options the default one, for clients made before and after.
+
+    Events that the former default has recorded are still delivered by it.
+    """
+    global _default  # noqa: PLW0603 - the one default lives here
+    _default = Tracker(**options)
+    _change()
+    return _default
+
+
+def capture(record: Callable[[bytes], None] | None) -> Callable[[bytes], None] | None:
+    """Send what every tracker would record to `record` instead; None ends that. For `testing`.
+
+    Returns what was there before, to be put back.
+    """
+    global _captured_by  # noqa: PLW0603 - a switch of the whole process
+    previous, _captured_by = _captured_by, record
+    _change()
+    return previous
+
+
+def _change() -> None:
+    global _generation  # noqa: PLW0603 - what bindings compare with
+    _generation = object()
+
+
+def _diverted(settings: Settings, record: Callable[[bytes], None]) -> Settings:
+    return replace(settings, record=record, ready=_nothing, disabled=False)
+
+
+def _nothing() -> None:
+    pass
+
+
+def _current_epoch() -> int:
+    return _epoch
+
+
+def _after_fork() -> None:
+    global _epoch  # noqa: PLW0603 - what tells a child from its parent
+    _epoch += 1
+
+
+def _close_all() -> None:
+    for tracker in list(_trackers):
+        tracker.close()
+
+
+def _find(key: str) -> Tracker:
+    return _by_key.get(key) or default_tracker()
+
+
+def _is_on(value: str | None) -> bool:
+    return value is not None and value.strip().lower() not in ("", "0", "false", "no", "off")
+
+
+def _state_directory() -> Path:
+    from platformdirs import user_state_path  # noqa: PLC0415 - only where no home is given
+
+    return user_state_path("cmdrdata-transport")
+
+
+def _environment_sinks(environ: Mapping[str, str]) -> list[str]:
+    if listed := environ.get("CMDRDATA_SINKS", "").split():
+        return listed
+    sinks = [DEFAULT_LEDGER]
+    if environ.get("CMDRDATA_API_KEY"):
+        sinks.append(environ.get("CMDRDATA_URL") or DEFAULT_API)
+    return sinks
+
+
+def _environment_metadata(environ: Mapping[str, str]) -> dict[str, Any]:
+    text = environ.get("CMDRDATA_METADATA")
+    if not text:
+        return {}
+    try:
+        metadata = decode(text.encode())
+    except ValueError:
+        metadata = None
+    if not isinstance(metadata, dict):
+        raise TrackingSetupError('CMDRDATA_METADATA is not a JSON object; write it like {"region": "eu"}')
+    return metadata
+
+
+def _checked_include_usage(value: Any) -> IncludeUsage:
+    if value is True or value is False or value == "auto":
+        return value  # type: ignore[no-any-return]  # it is one of the three
+    raise TrackingSetupError(f'include_usage= takes "auto", True or False, not {value!r}')
+
+
+_default: Tracker | None = None
+_captured_by: Callable[[bytes], None] | None = None
+_generation = object()
+_epoch = 0
+_trackers: WeakSet[Tracker] = WeakSet()
+_by_key: WeakValueDictionary[str, Tracker] = WeakValueDictionary()
+
+os.register_at_fork(after_in_child=_after_fork)
+atexit.register(_close_all)

@@ -1,0 +1,1 @@
+"""Bytes to documents: content coding, JSON, server-sent events. No I/O, no clock, no HTTP library."""

@@ -1,0 +1,166 @@
+"""Undoes a content coding, piece by piece, on the meter's own copy of the bytes.
+
+Knows gzip, deflate, br and zstd, each where a library for it is importable: that is also when a
+client offers it to the server. Every piece that comes out is bounded, so that a small body which
+unpacks to gigabytes costs no memory here. Does not know what the bytes mean.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Iterator
+from importlib import import_module
+from typing import Any, Protocol
+
+PIECE = 64 * 1024
+"""The most that one step unpacks, in bytes."""
+
+ZSTD_SLICE = 256
+"""Input a step where the library cannot bound its output: a zstd block of 4 bytes can stand for 128 KiB."""
+
+
+class Decoder(Protocol):
+    """One body's decoder: fed the coded bytes in order, it gives pieces of at most some `PIECE` bytes."""
+
+    def decode(self, data: bytes, /) -> Iterator[bytes]:
+        """What `data` unpacks to. Raises `ValueError` when it cannot be unpacked."""
+        ...
+
+
+class UnknownCoding(ValueError):
+    """A coding that no importable library undoes."""
+
+
+def decoder_for(content_encoding: str) -> Decoder | None:
+    """The decoder for a `Content-Encoding` header; None when nothing is coded.
+
+    Several codings are undone from the last to the first (RFC 9110, 8.4).
+
+    Raises:
+        UnknownCoding: a coding is not known, or its library is not installed.
+    """
+    chain: list[Decoder] = []
+    for coding in reversed(content_encoding.lower().split(",")):
+        name = coding.strip()
+        if name in ("", "identity"):
+            continue
+        make = _CODINGS.get(name)
+        if make is None:
+            raise UnknownCoding(name)
+        chain.append(make())
+    if not chain:
+        return None
+    return chain[0] if len(chain) == 1 else _Chain(chain)
+
+
+class _Chain:
+    def __init__(self, decoders: list[Decoder]) -> None:
+        self._decoders = decoders
+
+    def decode(self, data: bytes) -> Iterator[bytes]:
+        return self._through(0, data)
+
+    def _through(self, at: int, data: bytes) -> Iterator[bytes]:
+        if at == len(self._decoders):
+            yield data
+            return
+        for piece in self._decoders[at].decode(data):
+            yield from self._through(at + 1, piece)
+
+
+class _Inflate:
+    """gzip, and deflate in both of its readings: some servers leave the zlib wrapper out."""
+
+    def __init__(self, wbits: int, *, or_raw: bool = False) -> None:
+        self._inflate = zlib.decompressobj(wbits)
+        self._or_raw = or_raw
+
+    def decode(self, data: bytes) -> Iterator[bytes]:
+        while data or not self._inflate.eof:
+            try:
+                piece = self._inflate.decompress(data, PIECE)
+            except zlib.error as error:
+                if not self._or_raw:
+                    raise ValueError(f"damaged: {error}") from None
+                self._inflate = zlib.decompressobj(-zlib.MAX_WBITS)
+                self._or_raw = False
+                continue
+            self._or_raw = False
+            data = self._inflate.unconsumed_tail
+            if piece:
+                yield piece
+            if self._inflate.eof or (not data and len(piece) < PIECE):
+                return
+
+
+class _Brotli:
+    def __init__(self) -> None:
+        module = _first_of("brotli", "brotlicffi")
+        self._decompressor: Any = module.Decompressor()
+        self._step: Callable[..., bytes] = (
+            getattr(self._decompressor, "process", None) or self._decompressor.decompress
+        )
+
+    def decode(self, data: bytes) -> Iterator[bytes]:
+        try:
+            while True:
+                piece = self._step(data, output_buffer_limit=PIECE)
+                if piece:
+                    yield piece
+                data = b""
+                if not piece or self._decompressor.is_finished() or self._decompressor.can_accept_more_data():
+                    return
+        except Exception as error:
+            raise ValueError(f"damaged: {error}") from None
+
+
+class _Zstd:
+    """Both kinds of library: those that bound their output (the standard library's) and zstandard."""
+
+    def __init__(self) -> None:
+        module = _first_of("compression.zstd", "backports.zstd", "zstandard")
+        self._bounded = module.__name__ != "zstandard"
+        self._decompressor: Any = (
+            module.ZstdDecompressor() if self._bounded else module.ZstdDecompressor().decompressobj()
+        )
+
+    def decode(self, data: bytes) -> Iterator[bytes]:
+        try:
+            yield from self._bounded_pieces(data) if self._bounded else self._sliced_pieces(data)
+        except Exception as error:
+            raise ValueError(f"damaged: {error}") from None
+
+    def _bounded_pieces(self, data: bytes) -> Iterator[bytes]:
+        while not self._decompressor.eof:
+            piece = self._decompressor.decompress(data, PIECE)
+            data = b""
+            if piece:
+                yield piece
+            if self._decompressor.needs_input:
+                return
+
+    def _sliced_pieces(self, data: bytes) -> Iterator[bytes]:
+        for start in range(0, len(data), ZSTD_SLICE):
+            if self._decompressor.eof:
+                return
+            piece = self._decompressor.decompress(data[start : start + ZSTD_SLICE])
+            if piece:
+                yield piece
+
+
+def _first_of(*names: str) -> Any:
+    for name in names:
+        try:
+            return import_module(name)
+        except ImportError:
+            continue
+    raise UnknownCoding(names[0])
+
+
+_CODINGS: dict[str, Callable[[], Decoder]] = {
+    "gzip": lambda: _Inflate(zlib.MAX_WBITS | 16),
+    "x-gzip": lambda: _Inflate(zlib.MAX_WBITS | 16),
+    "deflate": lambda: _Inflate(zlib.MAX_WBITS, or_raw=True),
+    "br": _Brotli,
+    "zstd": _Zstd,
+}

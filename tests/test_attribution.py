@@ -7,7 +7,7 @@ import json
 import math
 import pickle
 import string
-from collections.abc import Generator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import httpx
@@ -36,7 +36,6 @@ from cmdrdata_transport.attribution import (
     resolve,
 )
 from cmdrdata_transport.attribution.labels import CUSTOMER_LIMIT, DEPTH_LIMIT, METADATA_LIMIT, merge
-from cmdrdata_transport.attribution.scope import Scope, scope_var
 from cmdrdata_transport.errors import AttributionError
 from cmdrdata_transport.event import decode, encode
 
@@ -48,14 +47,6 @@ values = st.recursive(
     max_leaves=10,
 )
 metadatas = st.dictionaries(text, values, max_size=5)
-
-
-@pytest.fixture(autouse=True)
-def _nothing_said() -> Generator[None, None, None]:
-    """Each test starts in a context that says nothing."""
-    before = scope_var.set(Scope())
-    yield
-    scope_var.reset(before)
 
 
 class Request:

@@ -1,0 +1,281 @@
+"""Recorded provider traffic, read whole and cut, on both libraries: the usage that each answer states.
+
+The recordings are not part of this repository: they lie in `../shared/wire`, or where `CMDRDATA_WIRE`
+says, and their README describes them. What an answer states is not normalised there, so one step for
+each family of answers brings it to our inclusive numbers. What is not checked is listed, by reason.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import random
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import pytest
+from exchange import ROOT, WAYS, Exchange, Replay, Way, cut, replay
+
+WIRE = Path(os.environ.get("CMDRDATA_WIRE") or ROOT.parent / "shared" / "wire")
+
+if not (WIRE / "README.md").exists():
+    pytest.skip(
+        f"the recordings are not at {WIRE}; CMDRDATA_WIRE says where they are", allow_module_level=True
+    )
+
+OURS = {
+    "openai": "openai",
+    "azure_openai": "azure",
+    "anthropic": "anthropic",
+    "google_gemini": "google",
+    "google_vertex": "google",
+    "groq": "groq",
+}
+"""The files of recordings that are read, and what we call their providers."""
+
+METERED = re.compile(
+    r"/(chat/completions|completions|responses|responses/compact|embeddings|messages)$"
+    r"|:(generateContent|streamGenerateContent|batchEmbedContents|embedContent|predict)$"
+)
+"""The calls that must give an event."""
+
+NOT_CHECKED = {
+    r"/v1/(assistants|threads)": "runs of assistants are not metered yet",
+    r"/v1/audio/": "transcriptions are not metered yet",
+    r"/v1/images/": "images are not metered yet",
+    r"/v1/moderations$": "moderations are not metered yet",
+    r"/v1beta/interactions$": "interactions are not metered yet",
+    r"/v1/complete$": "Anthropic's first API states no usage and is not metered",
+    r"/files/\{id\}/content$|/batches/\{id\}(/results)?$": "the results of batches are not metered yet",
+    r"/responses/\{id\}$": "a later look at an answer that was made before is not metered yet",
+    r"/cachedContents": "the storage of caches is not metered yet",
+    r"/realtime/": "what is said over WebRTC or WebSocket does not pass here",
+}
+"""Calls of which nothing is asserted, and why; every other call is checked."""
+
+NOT_ON_THE_WIRE = {"content-length", "transfer-encoding", "connection", "host"}
+"""Request headers that the replaying client makes itself."""
+
+Verdict = Literal["counted", "refused", "broken off", "not said", "waiting", "no event"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recording:
+    """One recorded exchange."""
+
+    id: str
+    provider: str
+    endpoint: str
+    exchange: Exchange
+    stated: Mapping[str, Any] | None
+    """What the answer says in its own fields, by somebody else's reading of the whole body."""
+    verdict: Verdict
+    """What must come of it: counts, or an event that says why there are none, or no event."""
+    not_checked: str | None
+
+    @property
+    def asked_model(self) -> str | None:
+        """The model that the request's body names."""
+        body = json.loads(self.exchange.request_body or b"{}")
+        return str(body["model"]) if "model" in body else None
+
+
+def _read(record: dict[str, Any]) -> Recording:
+    request, response = record["request"], record["response"]
+    left_out = {"content-encoding"} if response["body_state"] == "decoded" else set[str]()
+    if response["content_length_matches"] is False:
+        left_out.add("content-length")
+    asked = request["body"].encode() if request["body"] is not None else base64.b64decode(request["body_b64"])
+    return Recording(
+        id=record["id"],
+        provider=record["provider"],
+        endpoint=record["endpoint"],
+        exchange=Exchange(
+            method=request["method"],
+            url=request["url"],
+            request_headers=[each for each in request["headers"] if each[0].lower() not in NOT_ON_THE_WIRE],
+            request_body=asked or None,
+            status=response["status"],
+            headers=[(name, value) for name, value in response["headers"] if name.lower() not in left_out],
+            body=base64.b64decode(response["body_b64"]),
+        ),
+        stated=record["expected"],
+        verdict=_verdict(record),
+        not_checked=next(
+            (why for path, why in NOT_CHECKED.items() if re.search(path, record["endpoint"])), None
+        ),
+    )
+
+
+def _verdict(record: dict[str, Any]) -> Verdict:
+    if record["request"]["method"] != "POST" or not METERED.search(record["endpoint"]):
+        return "no event"
+    if record["response"]["status"] >= 400:
+        return "refused"
+    if record["expected"] is not None:
+        return "counted"
+    if record["oracle_detail"].get("stream_error"):
+        return "broken off"
+    return "waiting" if record["expected_reason"].startswith("usage is null") else "not said"
+
+
+RECORDINGS = [
+    _read(json.loads(line))
+    for name in OURS
+    for line in (WIRE / f"{name}.jsonl").read_text("utf-8").splitlines()
+]
+
+every_way = pytest.mark.parametrize("way", WAYS, ids=str)
+every_recording = pytest.mark.parametrize(
+    "recording",
+    [each for each in RECORDINGS if each.not_checked is None],
+    ids=lambda each: f"{each.provider}-{each.id}",
+)
+
+# --- to our inclusive numbers, one step a family
+
+
+def inclusive(recording: Recording) -> list[dict[str, Any]]:
+    """The counts that our events must have, an event an item, from what the answer states."""
+    stated = recording.stated
+    assert stated is not None
+    if recording.provider == "anthropic":
+        return list(_anthropic(stated["raw_usage"], stated["model"]))
+    if not recording.provider.startswith("google"):
+        return [_counts(stated, stated["input_tokens"], stated["output_tokens"])]
+    if "/openai/" in recording.endpoint:
+        # Google leaves thinking out of completion_tokens there, and has it in the total.
+        return [_counts(stated, stated["input_tokens"], stated["total_tokens"] - stated["input_tokens"])]
+    raw = stated["raw_usage"]
+    return [
+        _counts(
+            stated,
+            _sum(stated["input_tokens"], raw.get("toolUsePromptTokenCount")),
+            _sum(stated["output_tokens"], stated["reasoning_tokens"]),
+        )
+    ]
+
+
+def _counts(stated: Mapping[str, Any], taken: int | None, given: int | None) -> dict[str, Any]:
+    return {
+        "input_tokens": taken,
+        "output_tokens": given,
+        "total_tokens": _sum(taken, given),
+        "cache_read_tokens": stated["cached_input_tokens"],
+        "cache_write_tokens": stated["cache_write_tokens"],
+        "output_reasoning_tokens": stated["reasoning_tokens"],
+    }
+
+
+def _anthropic(usage: Mapping[str, Any], model: str) -> Iterator[dict[str, Any]]:
+    """Cached tokens are beside the input; an advisor's are in its own entry, and nowhere else."""
+    read, written = usage.get("cache_read_input_tokens"), usage.get("cache_creation_input_tokens")
+    stated = {
+        "cached_input_tokens": read,
+        "cache_write_tokens": written,
+        "reasoning_tokens": usage.get("output_tokens_details", {}).get("thinking_tokens"),
+    }
+    yield {
+        **_counts(stated, _sum(usage["input_tokens"], read, written), usage["output_tokens"]),
+        "model": model,
+    }
+    for entry in usage.get("iterations", ()):
+        assert entry["type"] in ("message", "advisor_message"), "no other is recorded: see the facts"
+        if entry["type"] == "advisor_message":
+            yield from _anthropic(entry, entry["model"])
+
+
+def _sum(*counts: int | None) -> int | None:
+    known = [count for count in counts if count is not None]
+    return sum(known) if known else None
+
+
+# --- what must come of a recording
+
+
+def check(recording: Recording, done: Replay) -> None:
+    """The events are those that the recording must give."""
+    if recording.verdict == "no event":
+        assert done.events == []
+        return
+    event, *others = done.events
+    assert event["provider"] == OURS[recording.provider]
+    assert event["status_code"] == recording.exchange.status
+    match recording.verdict:
+        case "counted":
+            check_counts(recording, done.events)
+            return
+        case "refused":
+            expected = ("none", "error")
+        case "broken off":
+            expected = ("partial", "error")
+        case "waiting":
+            expected = ("none", "ok")
+        case _:
+            expected = ("missing", "ok")
+    assert (event["usage_status"], event["outcome"]) == expected
+    assert not others
+    assert not [name for name in event if name.endswith("_tokens")]
+
+
+def check_counts(recording: Recording, events: list[dict[str, Any]]) -> None:
+    """Counts, model and id, and the provider's own object, as the answer states them."""
+    stated = recording.stated
+    assert stated is not None
+    expected = inclusive(recording)
+    model = stated["model"] or recording.asked_model
+    pairs = zip(events, expected, strict=True)
+    assert [{name: event.get(name) for name in counts} for event, counts in pairs] == expected
+    assert events[0]["model"] == model
+    assert events[0].get("response_id") == stated["response_id"]
+    for event in events:
+        assert (event["usage_status"], event["outcome"], event["usage_source"]) == ("complete", "ok", "body")
+    if recording.endpoint.endswith(":predict"):
+        return  # the recordings keep a summary of the counts there, not an object that was sent
+    raw = {**stated["raw_usage"]}
+    if "iterations" in raw:
+        raw["iterations"] = [each for each in raw["iterations"] if each["type"] != "advisor_message"]
+    assert {name: events[0]["raw_usage"].get(name) for name in raw} == raw
+
+
+@every_way
+@every_recording
+def test_whole(recording: Recording, way: Way) -> None:
+    """A recorded answer, read in one piece, gives the usage that it states."""
+    check(recording, replay(recording.exchange, way))
+
+
+@every_way
+@every_recording
+def test_cut(recording: Recording, way: Way) -> None:
+    """However it is cut, it gives the same, and the application sees the same bytes."""
+    places = random.Random(f"{recording.id} {way}")
+    body = recording.exchange.body
+    chunks = cut(body, (places.randrange(len(body)) for _ in range(len(body) // places.randint(5, 900) + 1)))
+    done = replay(recording.exchange, way, chunks)
+    check(recording, done)
+    assert done.chunks == chunks
+
+
+def test_what_is_checked_and_what_is_not(record_property: Callable[[str, object], None]) -> None:
+    """Nothing is left out but for a reason that is named, and no reason is named in vain."""
+    checked = [each for each in RECORDINGS if each.not_checked is None]
+    left_out = Counter(each.not_checked for each in RECORDINGS if each.not_checked is not None)
+    endpoints = Counter((each.provider, each.endpoint) for each in checked)
+    verdicts = Counter(each.verdict for each in checked)
+    lines = [
+        f"{len(checked)} of {len(RECORDINGS)} recordings checked, each whole and cut, {len(WAYS)} ways:",
+        *(f"{count:6}  {provider}  {endpoint}" for (provider, endpoint), count in sorted(endpoints.items())),
+        "of these " + ", ".join(f"{count} {verdict}" for verdict, count in verdicts.most_common()),
+        f"{left_out.total()} not checked:",
+        *(f"{count:6}  {why}" for why, count in left_out.most_common()),
+    ]
+    record_property("says", "\n".join(lines))
+    assert set(left_out) == set(NOT_CHECKED.values())
+    assert [each for each in checked if each.stated is not None and each.verdict != "counted"] == []
+    assert verdicts["counted"] > 100

@@ -1,0 +1,167 @@
+"""Every fixture, read four ways, in any coding and cut anywhere: the same events, the same bytes."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import fields
+
+import pytest
+from exchange import (
+    CODINGS,
+    DIFFERENT_EACH_RUN,
+    WAYS,
+    Fixture,
+    Replay,
+    Way,
+    coded,
+    coding_header,
+    cut,
+    fixtures,
+    replay,
+    replay_over_loopback,
+    stable,
+)
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from cmdrdata_transport.event import FORMAT, Usage, UsageEvent
+
+FIXTURES = fixtures()
+ENDED = [fixture for fixture in FIXTURES if fixture.terminal is not None]
+WHOLE = [fixture for fixture in FIXTURES if all(event["outcome"] != "unknown" for event in fixture.events)]
+SAMPLE = [
+    fixture
+    for fixture in FIXTURES
+    if fixture.name in ("openai/chat", "openai/chat-stream", "anthropic/messages-stream", "google/stream")
+]
+SECRET = "SECRET"
+"""Stands in every prompt, answer and key of the fixtures."""
+
+every_fixture = pytest.mark.parametrize("fixture", FIXTURES, ids=str)
+every_way = pytest.mark.parametrize("way", WAYS, ids=str)
+
+
+def same_events(fixture: Fixture, done: Replay) -> None:
+    """The events are those that the fixture states, to the field."""
+    expected = [{"format": FORMAT, **event} for event in fixture.events]
+    assert [stable(event) for event in done.events] == expected
+
+
+def same_bytes(sent: list[bytes], done: Replay) -> None:
+    """The application saw the chunks as they were sent; an empty chunk is none."""
+    assert done.chunks == [chunk for chunk in sent if chunk]
+
+
+def test_there_are_fixtures() -> None:
+    """A wrong path would let every other test here pass without a case."""
+    assert {fixture.name.partition("/")[0] for fixture in FIXTURES} >= {
+        "openai",
+        "azure",
+        "anthropic",
+        "google",
+        "groq",
+    }
+
+
+@every_fixture
+def test_a_fixture_names_only_fields_of_the_event(fixture: Fixture) -> None:
+    """A misspelt name in `expected.json` fails, also among those that must be absent."""
+    known = {each.name for kind in (UsageEvent, Usage) for each in fields(kind)} - {"usage", "extra"}
+    assert set(fixture.absent) <= known
+    for event in fixture.events:
+        assert set(event) <= known - DIFFERENT_EACH_RUN
+        assert not set(fixture.absent) & set(event)
+
+
+@every_way
+@every_fixture
+def test_whole(fixture: Fixture, way: Way) -> None:
+    """An answer read in one piece gives its events, and reaches the application as it was sent."""
+    done = replay(fixture.exchange, way)
+    same_events(fixture, done)
+    assert done.content == fixture.exchange.body
+    assert done.status == fixture.exchange.status
+    assert done.headers == list(fixture.exchange.headers)
+
+
+@every_way
+@every_fixture
+def test_byte_by_byte(fixture: Fixture, way: Way) -> None:
+    """Bytes that come one by one give the same events, no later than at the end of the last event."""
+    body = fixture.exchange.body
+    chunks = cut(body, range(len(body)))
+    done = replay(fixture.exchange, way, chunks)
+    same_events(fixture, done)
+    same_bytes(chunks, done)
+    if (settled := fixture.settled) is not None:
+        assert done.events_at[settled - 1] == len(fixture.events)
+
+
+@every_fixture
+@given(
+    way=st.sampled_from(WAYS),
+    coding=st.sampled_from((None, *CODINGS)),
+    flushed_at=st.lists(st.integers(0, 2**16), max_size=6),
+    cut_at=st.lists(st.integers(0, 2**16), max_size=12),
+)
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+def test_any_coding_and_any_cut(
+    fixture: Fixture, way: Way, coding: str | None, flushed_at: list[int], cut_at: list[int]
+) -> None:
+    """However the body is coded, flushed and cut, the events and the application's bytes are the same."""
+    sent = b"".join(coded(cut(fixture.exchange.body, [*flushed_at, *fixture.cuts]), coding))
+    chunks = cut(sent, cut_at)
+    done = replay(fixture.exchange, way, chunks, coding=coding)
+    same_events(fixture, done)
+    same_bytes(chunks, done)
+    assert done.headers == [*fixture.exchange.headers, *coding_header(coding)]
+
+
+@pytest.mark.slow
+@every_fixture
+def test_every_cut_in_two(fixture: Fixture) -> None:
+    """There is no place where a cut changes what is counted."""
+    body = fixture.exchange.body
+    for place in range(1, len(body)):
+        done = replay(fixture.exchange, WAYS[place % len(WAYS)], [body[:place], body[place:]])
+        same_events(fixture, done)
+
+
+@pytest.mark.parametrize("coding", [None, "gzip", "br"])
+@every_way
+@pytest.mark.parametrize("fixture", ENDED, ids=str)
+def test_the_event_is_there_before_the_end(fixture: Fixture, way: Way, coding: str | None) -> None:
+    """When the application sees the event that ends a stream, ours is written: SDKs stop reading there."""
+    body, settled = fixture.exchange.body, fixture.settled
+    chunks = coded([body[:settled], body[settled:]], coding)
+    done = replay(fixture.exchange, way, chunks, coding=coding)
+    assert done.events_at[0] == len(fixture.events)
+    same_events(fixture, done)
+
+
+@every_way
+@pytest.mark.parametrize("fixture", WHOLE, ids=str)
+def test_closed_before_the_end_of_the_body(fixture: Fixture, way: Way) -> None:
+    """An answer that said all it had to say is whole, although nobody asked whether more would come."""
+    body = fixture.exchange.body
+    same_events(fixture, replay(fixture.exchange, way, [body], stop_after=1))
+
+
+@pytest.mark.parametrize("coding", [None, "gzip"])
+@every_way
+@pytest.mark.parametrize("fixture", SAMPLE, ids=str)
+def test_over_real_sockets(fixture: Fixture, way: Way, coding: str | None) -> None:
+    """The same comes over a real connection, chunked, as from the memory."""
+    body = fixture.exchange.body
+    done = replay_over_loopback(
+        fixture.exchange, way, coded(cut(body, range(0, len(body), 97)), coding), coding=coding
+    )
+    same_events(fixture, done)
+    assert replay_over_loopback(fixture.exchange, way).content == body
+
+
+@every_fixture
+def test_nothing_private_is_recorded(fixture: Fixture) -> None:
+    """No prompt, answer or key is in an event."""
+    assert SECRET in json.dumps(fixture.exchange.request_headers) + str(fixture.exchange.request_body)
+    assert SECRET not in json.dumps(replay(fixture.exchange, WAYS[0]).events)

@@ -8,10 +8,11 @@ that is passed costs the reading and never the caller. No I/O, no clock.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from itertools import islice
 from typing import Any, Protocol
 
 from cmdrdata_transport.providers.reading import Answer, read_error
-from cmdrdata_transport.providers.table import Shape
+from cmdrdata_transport.providers.table import Shape, Stream
 from cmdrdata_transport.wire import sse
 from cmdrdata_transport.wire.json import parse
 
@@ -24,10 +25,13 @@ LARGEST_REFUSAL = 64 * 1024
 CONDENSE_AT = 64 * 1024
 """A stream's bytes are read and dropped when this many wait."""
 
-TAIL_EVENTS = 8
-"""Events at the end of a stretch that are always read: they hold the finish reason, or an error."""
-
 DONE = b"[DONE]"
+
+CALM = b"}\n\n"
+"""How an ordinary event ends; `data: [DONE]` does not, nor does half an event."""
+
+TAIL = 32
+"""How many bytes of what went before are looked at again: the marks are shorter."""
 
 _EVENT_STREAM_STARTS = frozenset(b"deir:")
 """First letters of `data`, `event`, `id`, `retry` and a comment."""
@@ -57,6 +61,8 @@ class Body(Protocol):
 class Document:
     """A body that is one JSON document; a list is a stream whose server was not asked for events."""
 
+    __slots__ = ("_bytes", "_first", "_given_up", "_lose", "answer", "streaming", "whole")
+
     over = False
     eager = False
 
@@ -65,26 +71,35 @@ class Document:
         self.streaming = False
         self.whole = False
         self._lose = lose
-        self._bytes = bytearray()
+        self._first = b""
+        self._bytes: bytearray | None = None
         self._given_up = False
 
     def add(self, pieces: Iterable[bytes]) -> None:
-        """Keep the bytes, up to the bound."""
+        """Keep the bytes, up to the bound. One piece alone, the usual case, is not copied."""
         if self._given_up:
             return
         for piece in pieces:
-            self._bytes += piece
-        if len(self._bytes) > LARGEST_DOCUMENT:
-            self._given_up = True
-            self._bytes = bytearray()
-            self._lose("too_large")
+            if self._bytes is not None:
+                self._bytes += piece
+            elif self._first:
+                self._bytes = bytearray(self._first)
+                self._bytes += piece
+            else:
+                self._first = piece
+            if len(self._bytes or self._first) > LARGEST_DOCUMENT:
+                self._given_up = True
+                self._first, self._bytes = b"", None
+                self._lose("too_large")
+                return
 
     def finish(self, *, at_end: bool) -> None:
         """Read the document; one that was cut short is no loss of ours."""
         self.whole = at_end
-        if self._given_up or not self._bytes:
+        body = self._bytes or self._first
+        self._first, self._bytes = b"", None
+        if not body:
             return
-        body, self._bytes = self._bytes, bytearray()
         try:
             document = parse(body)
         except ValueError:
@@ -92,132 +107,147 @@ class Document:
                 self._lose("unparsed")
             return
         self.whole = True
-        if type(document) is list:
-            self.streaming = True
-            for each in reversed(document):
-                self.answer.absorb(each)
-                if self.answer.satisfied():
-                    break
-        else:
+        if type(document) is not list:
             self.answer.absorb(document)
+            return
+        self.streaming = True
+        for each in reversed(document):
+            self.answer.absorb(each)
+            if self.answer.satisfied():
+                break
 
 
 class Events:
     """A body of server-sent events, read in stretches, each from its newest event backwards."""
+
+    __slots__ = (
+        "_at_start",
+        "_condense_at",
+        "_lose",
+        "_pieces",
+        "_read_any",
+        "_shape",
+        "_size",
+        "_skipping",
+        "_stream",
+        "_tail",
+        "answer",
+        "eager",
+        "over",
+        "whole",
+    )
 
     streaming = True
 
     def __init__(self, shape: Shape, lose: Callable[[str], None]) -> None:
         self.answer = Answer(shape)
         self.over = False
+        self.eager = False
         self.whole = False
         self._shape = shape
-        self._stream = shape.stream
+        self._stream = shape.stream or _NO_STREAM
         self._lose = lose
-        self._buffer = bytearray()
+        self._pieces: list[bytes] = []
+        self._size = 0
         self._condense_at = CONDENSE_AT
-        self._seen = 0
-        self._marked: int | None = None
+        self._tail = b""
         self._at_start = True
-        self._skipping = False
         self._read_any = False
+        self._skipping = False
 
     def add(self, pieces: Iterable[bytes]) -> None:
-        """Keep the bytes; read and drop what is whole when much waits; notice the end."""
+        """Keep the bytes; notice the end; read and drop what is whole when much waits."""
         for piece in pieces:
-            self._buffer += piece
-            if len(self._buffer) > self._condense_at:
-                self._notice_end()
+            self._pieces.append(piece)
+            self._size += len(piece)
+            self._notice_end(piece)
+            if self._size > self._condense_at:
                 self._condense()
-        self._notice_end()
-
-    @property
-    def eager(self) -> bool:
-        """The event that ends the stream has begun."""
-        return self._marked is not None
 
     def finish(self, *, at_end: bool) -> None:
         """Read what is left, a last event without its blank line included."""
-        if self._buffer and not self._skipping:
-            rest = bytes(self._buffer)
-            self._buffer = bytearray()
-            self._read(rest)
-        self.whole = self.over or self.answer.ended or (self._is_finished() and (at_end or self._has_usage()))
+        if self._pieces and not self._skipping:
+            self._read(b"".join(self._pieces))
+        self._pieces.clear()
+        answer = self.answer
+        self.whole = (
+            self.over
+            or answer.ended
+            or (
+                self._stream.finish_ends
+                and "finish_reason" in answer.found
+                and (at_end or answer.usage is not None)
+            )
+        )
         if at_end and not self._read_any:
             self._lose("unparsed")
 
-    def _is_finished(self) -> bool:
+    def _notice_end(self, piece: bytes) -> None:
+        """Look for the end in this piece and the few bytes before it, where it may have begun."""
         stream = self._stream
-        return stream is not None and stream.finish_ends and "finish_reason" in self.answer.found
-
-    def _has_usage(self) -> bool:
-        return self.answer.usage is not None
-
-    def _notice_end(self) -> None:
-        stream, buffer = self._stream, self._buffer
-        if stream is None or self.over:
-            return
         if stream.done:
-            found = buffer.rfind(DONE, max(0, self._seen - len(DONE)))
-            if found >= 0 and bytes(buffer[max(0, found - 6) : found]).rstrip(b" ").endswith(b"data:"):
+            if piece.endswith(CALM):
+                self._tail = b""
+                return
+            window = self._tail + piece
+            self._tail = window[-TAIL:]
+            found = window.rfind(DONE)
+            if found >= 0 and window[max(0, found - TAIL) : found].rstrip(b" ").endswith(b"data:"):
                 self.over = True
         elif stream.mark is not None:
-            found = buffer.rfind(stream.mark, max(0, self._seen - len(stream.mark)))
-            if found >= 0:
-                self._marked = found
-            if self._marked is not None and sse.boundary(buffer, self._marked):
-                self.over = self._is_end(self._marked)
-                self._marked = None
-        self._seen = len(buffer)
+            window = self._tail + piece
+            self._tail = window[-TAIL:]
+            if window.rfind(stream.mark) >= 0:
+                self.eager = True
+            if self.eager and sse.boundary(window):
+                self.eager, self.over = False, self._has_ended()
 
-    def _is_end(self, marked: int) -> bool:
-        block = sse.normalise(bytes(self._buffer[sse.boundary(self._buffer[:marked]) :]))
-        document = self._document(sse.first(block))
-        assert self._stream is not None  # noqa: S101 - only a stream has a mark
-        return type(document) is dict and document.get("type") in self._stream.ends
+    def _has_ended(self) -> bool:
+        """Whether one of the last events is one that ends the stream; text may hold the mark, too."""
+        block = sse.normalise(b"".join(self._pieces))
+        for event in islice(sse.newest_first(block[: sse.boundary(block)]), 2):
+            document = self._document(event)
+            if type(document) is dict and document.get("type") in self._stream.ends:
+                return True
+        return False
 
     def _condense(self) -> None:
-        end = sse.boundary(self._buffer)
-        if end:
-            block = bytes(self._buffer[:end])
-            del self._buffer[:end]
-            self._seen = max(0, self._seen - end)
-            self._marked = None if self._marked is None or self._marked < end else self._marked - end
-            if self._skipping:
-                self._skipping = False
-            else:
-                self._read(block)
-        elif len(self._buffer) > LARGEST_DOCUMENT:
+        waiting = b"".join(self._pieces)
+        end = sse.boundary(waiting)
+        rest = waiting[end:]
+        if end and self._skipping:
+            self._skipping = False
+        elif end:
+            self._read(waiting[:end])
+        elif len(rest) > LARGEST_DOCUMENT:
             if not self._skipping:
                 self._lose("too_large")
             self._skipping = True
-            # The last bytes may be the first half of the blank line that ends this event.
-            del self._buffer[:-3]
-            self._seen, self._marked = 0, None
+            rest = rest[-TAIL:]  # it may hold the first half of the blank line that ends this event
+        self._pieces, self._size = [rest], len(rest)
         # A large event arrives in many pieces: looking for its end again and again must stay linear.
-        self._condense_at = max(CONDENSE_AT, 2 * len(self._buffer))
+        self._condense_at = max(CONDENSE_AT, 2 * len(rest))
 
     def _read(self, block: bytes) -> None:
         block = sse.normalise(block)
+        stream, newest = self._stream, Answer(self._shape)
         if self._at_start:
             block = block.removeprefix(sse.BOM)
-        newest = Answer(self._shape)
-        for number, event in enumerate(sse.newest_first(block)):
-            if number == TAIL_EVENTS:
-                break
+        for event in islice(sse.newest_first(block), stream.tail):
             self._absorb(newest, event)
             if newest.satisfied():
                 break
-        if self._stream is not None and not newest.satisfied():
-            for event in sse.containing(block, self._stream.needle):
-                if self._stream.needle + b":null" not in event:
+        else:
+            for event in sse.containing(block, stream.needle):
+                if stream.needle + b":null" not in event:
                     self._absorb(newest, event)
                     if newest.satisfied():
                         break
-        if self._at_start:
-            self._at_start = False
+        if not self._at_start:
+            newest.absorb_older(self.answer)
+        elif "model" not in newest.found:
             self._absorb(newest, sse.first(block))
-        newest.absorb_older(self.answer)
+        self._at_start = False
         self.answer = newest
 
     def _absorb(self, answer: Answer, event: bytes) -> None:
@@ -237,6 +267,9 @@ class Events:
             return parse(carried)
         except ValueError:
             return None
+
+
+_NO_STREAM = Stream(tail=1)
 
 
 class Refusal:

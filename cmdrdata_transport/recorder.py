@@ -12,13 +12,15 @@ import os
 from collections.abc import Callable, Iterable
 from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import lru_cache
+from itertools import chain
 from time import gmtime, perf_counter, strftime, time
 from typing import Any, Protocol
 
 from cmdrdata_transport.attribution import Attribution
-from cmdrdata_transport.body import Body, Refusal, body_for
+from cmdrdata_transport.body import CALM, Body, Refusal, body_for
 from cmdrdata_transport.event import FORMAT, encode
-from cmdrdata_transport.providers.reading import Answer, Part
+from cmdrdata_transport.providers.reading import LONGEST_TEXT, Answer, Part
 from cmdrdata_transport.providers.routing import Route
 from cmdrdata_transport.wire.coding import Decoder, decoder_for
 from cmdrdata_transport.wire.json import parse
@@ -29,19 +31,19 @@ LARGEST_REQUEST = 1024 * 1024
 LARGEST_EVENT = 256 * 1024
 """An event that would be larger leaves its raw usage out."""
 
-LONGEST_TEXT = 512
-"""Ids and names from a provider are cut to this many characters."""
-
 PATIENCE = 64
 """How many calm chunks of a stream may pass before we read them."""
 
 WAITING = 128 * 1024
 """How many bytes of them, judged by those before."""
 
-CALM = b"}\n\n"
-"""How a chunk ends that ends an ordinary event; `data: [DONE]` does not, nor does half an event."""
+FEW = 3
+"""How many chunks of one document may pass before we read them: most come in fewer."""
 
-SUCCESS, REDIRECT, FAILURE = 200, 300, 400
+BLANKS = 4096
+"""How far into a chunk we look for its first byte that is no blank."""
+
+REDIRECT, FAILURE = 300, 400
 
 NEVER_SENT = frozenset(
     {
@@ -144,6 +146,7 @@ class Recorder:
         "calm",
         "kept",
         "mark",
+        "patience",
     )
 
     def __init__(
@@ -165,6 +168,7 @@ class Recorder:
         self.kept: list[bytes] = []
         self.calm: bytes | None = None
         self.mark: bytes | None = None
+        self.patience = 0
         # Popping from a list is one step in CPython: of two threads that end this, one wins.
         self._open = [True]
         self._outer = _metered.get()
@@ -199,6 +203,8 @@ class Recorder:
 
     def end(self, error: BaseException | None = None, *, closed: bool = False) -> None:
         """The answer is over: read to its end, or closed before that, or broken by `error`."""
+        if not self._open:
+            return
         try:
             self._open.pop()
         except IndexError:
@@ -229,73 +235,82 @@ class Recorder:
             self._open.clear()
             return False
         headers = self._headers = {name.lower(): value for name, value in raw}
-        self._content_type = headers.get(b"content-type", b"").decode("latin-1").lower()
+        self._content_type = kind = headers.get(b"content-type", b"").decode("latin-1").lower()
         if status >= FAILURE:
             self._body = Refusal(self._route.shape)
         if content is not None:
             self._feed((content,))
             self.end()
             return False
-        if (coding := headers.get(b"content-encoding")) is not None:
-            try:
-                self._decoder = decoder_for(coding.decode("latin-1"))
-            except ValueError:
-                self._undecodable()
-        stream = self._route.shape.stream
-        if stream is not None and self._decoder is None and "event-stream" in self._content_type:
+        if b"content-encoding" in headers:
+            self._choose_decoder(headers[b"content-encoding"].decode("latin-1"))
+        if "event-stream" not in kind:
+            self.patience = FEW
+        elif self._decoder is None and (stream := self._route.shape.stream) is not None:
             self.calm = CALM if stream.done else None
             self.mark = stream.mark
         return True
 
+    def _choose_decoder(self, coding: str) -> None:
+        try:
+            self._decoder = decoder_for(coding)
+        except ValueError:
+            self._undecodable()
+
     def _look(self) -> int:
         kept = self.kept
+        if not self._open or self._unreadable:
+            kept.clear()
+            return PATIENCE
         waiting, chunks = sum(map(len, kept)), len(kept)
-        self._take_kept()
+        self._undo_coding_and_feed()
         body = self._body
         if body is None:
             return 0
         if body.over:
             self.end()
-        if body.eager:
+        if body.eager or (self._decoder is not None and body.streaming):
             return -1
         return min(PATIENCE, chunks * WAITING // (waiting + 1))
 
-    def _take_kept(self) -> None:
+    def _undo_coding_and_feed(self) -> None:
         kept = self.kept
-        if self._open and not self._unreadable:
-            self._undo_coding_and_feed(kept)
-        kept.clear()
-
-    def _undo_coding_and_feed(self, chunks: list[bytes]) -> None:
         if self._decoder is None:
-            self._feed(chunks)
-            return
-        try:
-            for chunk in chunks:
-                self._feed(self._decoder.decode(chunk))
-        except ValueError:
-            self._undecodable()
+            self._feed(kept if len(kept) == 1 else (b"".join(kept),))
+        else:
+            try:
+                for chunk in kept:
+                    self._feed(self._decoder.decode(chunk))
+            except ValueError:
+                self._undecodable()
+        kept.clear()
 
     def _undecodable(self) -> None:
         self._unreadable = True
         self._lose("undecodable")
 
     def _feed(self, pieces: Iterable[bytes]) -> None:
-        pieces = iter(pieces)
-        while self._body is None and not self._unreadable and (piece := next(pieces, None)) is not None:
-            if start := piece.lstrip(b" \t\r\n\xef\xbb\xbf"):
+        if self._body is None:
+            pieces = self._choose_body(pieces)
+        if self._body is not None:
+            self._body.add(pieces)
+
+    def _choose_body(self, pieces: Iterable[bytes]) -> Iterable[bytes]:
+        """Choose by the first byte that is no blank; what is left to read."""
+        rest = iter(pieces)
+        for piece in rest:
+            if start := piece[:BLANKS].lstrip(b" \t\r\n\xef\xbb\xbf"):
                 self._body = body_for(start[0], self._content_type, self._route.shape, self._lose)
                 if self._body is None:
                     self._unreadable = True
                     self._lose("unparsed")
-                else:
-                    self._body.add((piece,))
-        if self._body is not None:
-            self._body.add(pieces)
+                    break
+                return chain((piece,), rest)
+        return ()
 
     def _finish(self, error: BaseException | None, *, closed: bool) -> None:
         if self.kept and not self._unreadable:
-            self._undo_coding_and_feed(self.kept)
+            self._undo_coding_and_feed()
         self.kept.clear()
         body, self._body = self._body, None
         if body is not None:
@@ -308,14 +323,21 @@ class Recorder:
         settings, route, who = self._settings, self._route, self._who
         answer = body.answer if body is not None else Answer(route.shape)
         parts = answer.parts(self._report)
-        errors = answer.errors
+        found, errors = answer.found, answer.errors
         if error is not None and not errors and type(error).__name__ not in CANCELLED:
             errors = {"error_type": type(error).__name__}
-        found = answer.found
+        status, outcome = self._judge(body, parts, errors, error, closed=closed)
+        now = perf_counter()
         event: dict[str, Any] = {
             "format": FORMAT,
             "event_id": new_event_id(self._started),
             "timestamp": timestamp(self._started),
+            "library_version": settings.library_version,
+            **route.constants,
+            **found,
+            "usage_status": status,
+            "outcome": outcome,
+            "request_duration_ms": round((now - self._ticks) * 1000, 3),
         }
         if who.customer is not None:
             event["customer_id"] = who.customer
@@ -323,59 +345,39 @@ class Recorder:
             event["metadata"] = who.metadata
         if settings.service is not None:
             event["service"] = settings.service
-        event["library_version"] = settings.library_version
-        event["provider"] = route.provider
-        request_model = route.model or self._request_model()
-        model = _text(found.get("model")) or request_model
-        if model is not None:
-            event["model"] = model
-        if request_model is not None:
+        if (request_model := route.model or self._request_model()) is not None:
             event["request_model"] = request_model
-        event["operation"] = route.shape.operation
-        event["api"] = route.shape.api
-        event["host"] = route.host
-        if self._status is not None:
-            event["streaming"] = body is not None and body.streaming
+            event.setdefault("model", request_model)
+        if self._status is not None and self._first_byte is not None:
             event["status_code"] = self._status
-        for name in ("response_id", "finish_reason"):
-            if (value := _text(found.get(name))) is not None:
-                event[name] = value
-        if (value := self._header(route.table.request_id)) is not None:
-            event["request_id"] = value
-        if (value := _text(found.get("service_tier")) or self._header(route.table.service_tier)) is not None:
-            event["service_tier"] = value
+            event["streaming"] = body is not None and body.streaming
+            event["time_to_first_byte_ms"] = round((self._first_byte - self._ticks) * 1000, 3)
+            if (value := self._header(route.table.request_id)) is not None:
+                event["request_id"] = value
+            if route.table.service_tier and (value := self._header(route.table.service_tier)) is not None:
+                event["service_tier"] = value
         if self._attempt is not None and self._attempt.isdigit():
             event["attempt"] = int(self._attempt)
-        details = {name: found[name] for name in route.shape.details if name in found}
-        if details:
-            event["details"] = details
-        status, outcome = self._judge(body, parts, errors, error, closed=closed)
-        event["usage_status"] = status
-        event["outcome"] = outcome
-        now = perf_counter()
-        event["request_duration_ms"] = round((now - self._ticks) * 1000, 3)
-        if self._first_byte is not None:
-            event["time_to_first_byte_ms"] = round((self._first_byte - self._ticks) * 1000, 3)
+        if answer.details:
+            event["details"] = answer.details
         for name, value in errors.items():
             if name != "error_message" or settings.record_error_messages:
                 event[name] = value[:LONGEST_TEXT]
-        self._send(event, parts)
-
-    def _send(self, event: dict[str, Any], parts: list[Part]) -> None:
-        """One event a part: the first has the call's own facts, the others their model and counts."""
-        settings = self._settings
         first, *others = parts
         if others:
+            self._write_others(event, others)
             event["part"] = 0
-        settings.count("events")
         _line(settings, event, first)
+
+    def _write_others(self, first: dict[str, Any], others: list[Part]) -> None:
+        """One event for each other model that took part: what the call says, and its own counts."""
         for number, part in enumerate(others, start=1):
-            shared = {name: event[name] for name in _SHARED if name in event}
-            shared["event_id"] = new_event_id(self._started)
-            shared["part"] = number
-            shared["model"] = _text(part.model) or event.get("model")
-            settings.count("events")
-            _line(settings, shared, part)
+            event = {name: first[name] for name in _SHARED if name in first}
+            event["event_id"] = new_event_id(self._started)
+            event["part"] = number
+            if part.model is not None:
+                event["model"] = part.model[:LONGEST_TEXT]
+            _line(self._settings, event, part)
 
     def _judge(
         self,
@@ -400,7 +402,7 @@ class Recorder:
             return "partial", "error" if errors else "cancelled" if given_up else "unknown"
         if counted:
             return "complete", "error" if errors else "ok"
-        if errors or (body is not None and body.answer.found.get("pending")):
+        if errors or (body is not None and body.answer.pending):
             return "none", "error" if errors else "ok"
         self._lose("missing")
         return "missing", "ok"
@@ -408,9 +410,9 @@ class Recorder:
     def _report(self, unit: str) -> None:
         self._settings.count("bad_counts", f"{self._route.provider} {unit}")
 
-    def _header(self, names: tuple[str, ...]) -> str | None:
+    def _header(self, names: tuple[bytes, ...]) -> str | None:
         for name in names:
-            if (value := self._headers.get(name.encode())) is not None:
+            if (value := self._headers.get(name)) is not None:
                 return value.decode("latin-1")[:LONGEST_TEXT]
         return None
 
@@ -419,13 +421,14 @@ class Recorder:
             content = self._request.content
         except Exception:
             return None  # a body that is sent as it is made is not ours to read
-        if not content.startswith(b"{") or len(content) > LARGEST_REQUEST:
+        if content[:1] != b"{" or len(content) > LARGEST_REQUEST:
             return None
         try:
             document = parse(content)
         except ValueError:
             return None
-        return _text(document.get("model"))
+        model = document.get("model")
+        return model[:LONGEST_TEXT] if type(model) is str and model else None
 
 
 _SHARED = (
@@ -452,6 +455,7 @@ _SHARED = (
 
 
 def _line(settings: Settings, event: dict[str, Any], part: Part) -> None:
+    settings.count("events")
     if part.counts:
         event.update(part.counts)
         event["usage_source"] = "body"
@@ -465,25 +469,18 @@ def _line(settings: Settings, event: dict[str, Any], part: Part) -> None:
     settings.record(line)
 
 
-def _text(value: Any) -> str | None:
-    return value[:LONGEST_TEXT] if type(value) is str and value else None
-
-
 def new_event_id(seconds: float) -> str:
-    """A random id that sorts by time: a UUID of version 7 (RFC 9562)."""
-    random = int.from_bytes(os.urandom(10))
-    value = (
-        int(seconds * 1000) << 80
-        | 7 << 76
-        | (random >> 68) << 64
-        | 2 << 62
-        | (random & 0x3FFF_FFFF_FFFF_FFFF)
-    )
-    digits = f"{value:032x}"
-    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
+    """A random id that sorts by time: a UUID of version 7 (RFC 9562), 72 bits of it random."""
+    when, chance = f"{int(seconds * 1000):012x}", os.urandom(9).hex()
+    return f"{when[:8]}-{when[8:]}-7{chance[:3]}-8{chance[3:6]}-{chance[6:]}"
 
 
 def timestamp(seconds: float) -> str:
     """A moment as ISO 8601 in UTC, to the microsecond."""
     whole = int(seconds)
-    return f"{strftime('%Y-%m-%dT%H:%M:%S', gmtime(whole))}.{int((seconds - whole) * 1_000_000):06d}Z"
+    return f"{_to_the_second(whole)}.{int((seconds - whole) * 1_000_000):06d}Z"
+
+
+@lru_cache(maxsize=2)
+def _to_the_second(seconds: int) -> str:
+    return strftime("%Y-%m-%dT%H:%M:%S", gmtime(seconds))

@@ -27,7 +27,7 @@ class Tee:
     def __iter__(self) -> Iterator[bytes]:
         recorder = self._recorder
         kept, look, calm, mark = recorder.kept, recorder.look, recorder.calm, recorder.mark
-        keep, patience = kept.append, 0
+        keep, patience = kept.append, recorder.patience
         try:
             if calm is not None:
                 for chunk in self._stream:
@@ -44,7 +44,8 @@ class Tee:
             else:
                 for chunk in self._stream:
                     keep(chunk)
-                    look()
+                    if len(kept) > patience:
+                        patience = look()
                     yield chunk
         except BaseException as error:
             recorder.end(error)
@@ -69,7 +70,7 @@ class AsyncTee:
     async def __aiter__(self) -> AsyncIterator[bytes]:
         recorder = self._recorder
         kept, look, calm, mark = recorder.kept, recorder.look, recorder.calm, recorder.mark
-        keep, patience = kept.append, 0
+        keep, patience = kept.append, recorder.patience
         try:
             if calm is not None:
                 async for chunk in self._stream:
@@ -86,7 +87,8 @@ class AsyncTee:
             else:
                 async for chunk in self._stream:
                     keep(chunk)
-                    look()
+                    if len(kept) > patience:
+                        patience = look()
                     yield chunk
         except BaseException as error:
             recorder.end(error)

@@ -43,6 +43,7 @@ MESSAGES = Shape(
         ends=frozenset({"message_stop"}),
         mark=b"message_stop",
         overlay=True,
+        tail=2,
         placeholders={("message", "usage"): frozenset({"output_tokens"})},
     ),
 )
@@ -55,5 +56,5 @@ ANTHROPIC = Provider(
         Endpoint(path=r"/messages$", shape=MESSAGES),
     ),
     compatible="anthropic-compatible",
-    request_id=("request-id", "x-request-id"),
+    request_id=(b"request-id", b"x-request-id"),
 )

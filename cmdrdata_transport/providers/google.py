@@ -138,6 +138,6 @@ GOOGLE = Provider(
         Endpoint(path=r"/openai/embeddings$", shape=OPENAI_EMBEDDINGS),
     ),
     compatible="google-compatible",
-    request_id=("x-request-id",),
-    service_tier=("x-gemini-service-tier",),
+    request_id=(b"x-request-id",),
+    service_tier=(b"x-gemini-service-tier",),
 )

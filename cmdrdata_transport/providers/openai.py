@@ -114,5 +114,5 @@ AZURE = Provider(
     # Deployments, or /openai/v1: openai/lib/azure.py. The path names a deployment, which is no model.
     hosts=("*.openai.azure.com", "*.cognitiveservices.azure.com", "*.services.ai.azure.com"),
     endpoints=ENDPOINTS,
-    request_id=("apim-request-id", "x-request-id"),
+    request_id=(b"apim-request-id", b"x-request-id"),
 )

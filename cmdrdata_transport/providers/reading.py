@@ -7,9 +7,8 @@ clock. What cannot be a count is left out and reported, never guessed.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from math import isfinite
-from typing import Any
+from typing import Any, NamedTuple
 
 from cmdrdata_transport.event import FRACTIONAL_UNITS
 from cmdrdata_transport.providers.table import ERROR_FIELDS, Each, Items, Length, Path, Paths, Shape, Tree
@@ -17,14 +16,16 @@ from cmdrdata_transport.providers.table import ERROR_FIELDS, Each, Items, Length
 LARGEST_COUNT = 2**53 - 1
 """Beyond this a JSON number is not exact everywhere, and no count is meant."""
 
+LONGEST_TEXT = 512
+"""Ids and names from a provider are cut to this many characters."""
+
 LONGEST_DIGITS = 24
 """A count in a string is not longer than this."""
 
 Counts = dict[str, int | float]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Part:
+class Part(NamedTuple):
     """What one model did for one answer. `model` is None for the answer's own."""
 
     counts: Counts
@@ -38,16 +39,18 @@ class Answer:
     Documents are absorbed from the newest to the oldest: what a newer one said stays.
     """
 
-    __slots__ = ("_shape", "ended", "errors", "found", "objects", "usage")
+    __slots__ = ("_shape", "details", "ended", "errors", "found", "objects", "pending", "usage")
 
     def __init__(self, shape: Shape) -> None:
         self._shape = shape
         self.usage: dict[str, Any] | None = None
-        self.found: dict[str, Any] = {}
-        """`response_id`, `model`, `finish_reason`, `service_tier`, `pending` and the table's `details`."""
+        self.found: dict[str, str] = {}
+        """`response_id`, `model`, `finish_reason` and `service_tier`."""
+        self.details: dict[str, Any] = {}
         self.objects: dict[Path, dict[str, Any]] = {}
         """What stands beside the usage object, by its path."""
         self.errors: dict[str, str] = {}
+        self.pending: bool | None = None
         self.ended = False
 
     def absorb(self, document: Any) -> None:
@@ -56,19 +59,19 @@ class Answer:
             return
         shape, found = self._shape, self.found
         self._absorb_usage(document)
-        for name in _SCALARS:
-            if name not in found and (value := pick(document, getattr(shape, name))) is not None:
-                found[name] = value
-        for name, paths in shape.details.items():
-            if name not in found and (value := pick(document, paths)) is not None:
-                found[name] = value
-        for path, values in shape.pending.items():
-            if "pending" not in found and (value := pick(document, (path,))) is not None:
-                found["pending"] = value in values
-        for path in (*shape.beside, *shape.lists):
+        for name, paths in shape.facts:
+            if name not in found and type(value := pick(document, paths)) is str:
+                found[name] = value[:LONGEST_TEXT]
+        for path in shape.objects:
             if path not in self.objects and type(value := pick(document, (path,))) is dict:
                 self.objects[path] = value
-        if shape.stream is not None and document.get("type") in shape.stream.ends:
+        for name, paths in shape.details.items():
+            if name not in self.details and (value := pick(document, paths)) is not None:
+                self.details[name] = value
+        if shape.pending and self.pending is None:
+            self._absorb_pending(document)
+        stream = shape.stream
+        if stream is not None and stream.ends and document.get("type") in stream.ends:
             self.ended = True
         self._absorb_error(document)
 
@@ -76,9 +79,11 @@ class Answer:
         """Take what an older stretch of the same body said and this one did not."""
         if older.usage is not None and (self.usage is None or self._overlays):
             self.usage = _over(self.usage, older.usage)
-        self.found = {**older.found, **self.found}
-        self.objects = {**older.objects, **self.objects}
-        self.errors = {**older.errors, **self.errors}
+        self.found = older.found | self.found
+        self.details = older.details | self.details
+        self.objects = older.objects | self.objects
+        self.errors = older.errors | self.errors
+        self.pending = older.pending if self.pending is None else self.pending
         self.ended = self.ended or older.ended
 
     def satisfied(self) -> bool:
@@ -94,24 +99,25 @@ class Answer:
         """
         shape, usage = self._shape, self.usage
         counts: Counts = {}
-        raw: Any = None
+        raw: Any = usage
         others: list[Part] = []
         if usage is not None:
-            whole = shape.usage != ((),)
-            raw = usage if whole else _pruned(shape.units, usage)
             _read(shape.units, usage, counts, report)
             for unit, keys in shape.needs.items():
                 if any(usage.get(key) is None for key in keys):
                     counts.pop(unit, None)
             if shape.parts is not None and type(usage.get(shape.parts.at)) is list:
                 raw, others = self._split(usage, counts, report)
-        for path, tree in (*shape.beside.items(), *shape.lists.items()):
-            if (value := self.objects.get(path)) is not None:
-                _read(tree, value, counts, report)
-                if path in shape.beside:
-                    raw = {**(raw or {}), str(path[-1]): value}
+            elif not shape.usage[0]:
+                raw = _pruned(shape.units, usage)
+        if self.objects:
+            for path, tree in (*shape.beside.items(), *shape.lists.items()):
+                if (value := self.objects.get(path)) is not None:
+                    _read(tree, value, counts, report)
+                    if path in shape.beside:
+                        raw = {**(raw or {}), str(path[-1]): value}
         _total(counts)
-        return [Part(counts=counts, raw=raw), *others]
+        return [Part(counts, raw), *others]
 
     @property
     def _overlays(self) -> bool:
@@ -132,11 +138,15 @@ class Answer:
                 self.usage = _over(self.usage, usage)
                 return
 
+    def _absorb_pending(self, document: dict[str, Any]) -> None:
+        for path, values in self._shape.pending.items():
+            if (value := pick(document, (path,))) is not None:
+                self.pending = value in values
+
     def _absorb_error(self, document: dict[str, Any]) -> None:
-        inner = document.get("response")
-        if document.get("type") == "error" or document.get("error") is not None:
+        if document.get("error") is not None or document.get("type") == "error":
             told = read_error(document)
-        elif type(inner) is dict and inner.get("error") is not None:
+        elif type(inner := document.get("response")) is dict and inner.get("error") is not None:
             told = read_error(inner)
         else:
             return
@@ -162,11 +172,8 @@ class Answer:
             own: Counts = {}
             _read(self._shape.units, entry, own, report)
             _total(own)
-            others.append(Part(counts=own, raw=entry, model=str(model)))
+            others.append(Part(own, entry, str(model)))
         return {**usage, parts.at: kept}, others
-
-
-_SCALARS = ("response_id", "model", "finish_reason", "service_tier")
 
 
 def _over(newer: dict[str, Any] | None, older: dict[str, Any]) -> dict[str, Any]:
@@ -182,6 +189,8 @@ def pick(document: Any, paths: Paths) -> Any:
         for key in path:
             if type(value) is dict:
                 value = value.get(key)
+                if value is None:
+                    break
             elif type(value) is list and type(key) is int and key < len(value):
                 value = value[key]
             else:
@@ -216,7 +225,10 @@ def _read(tree: Tree, value: Mapping[str, Any], counts: Counts, report: Callable
             continue
         kind = type(rule)
         if kind is str:
-            _add(rule, raw, counts, report)  # type: ignore[arg-type]  # kind says str
+            if type(raw) is int and 0 <= raw <= LARGEST_COUNT and rule not in counts:
+                counts[rule] = raw  # type: ignore[index]  # kind says str; nearly every count comes this way
+            else:
+                _add(rule, raw, counts, report)  # type: ignore[arg-type]  # kind says str
         elif kind is dict:
             if type(raw) is dict:
                 _read(rule, raw, counts, report)  # type: ignore[arg-type]  # kind says dict

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fnmatch import translate
 
 from cmdrdata_transport.errors import TrackingSetupError
@@ -29,6 +29,17 @@ class Route:
     shape: Shape
     table: Provider
     model: str | None = None
+    constants: dict[str, str] = field(init=False)
+    """What every event of this route says."""
+
+    def __post_init__(self) -> None:
+        said = {
+            "provider": self.provider,
+            "operation": self.shape.operation,
+            "api": self.shape.api,
+            "host": self.host,
+        }
+        object.__setattr__(self, "constants", said)
 
 
 class Router:

@@ -90,6 +90,9 @@ class Stream:
     placeholders: Mapping[Path, frozenset[str]] = field(default_factory=dict[Path, frozenset[str]])
     """Fields of a usage object, by where it stands, that the provider fills in before it knows."""
 
+    tail: int = 8
+    """How many events at the end are read whatever they hold: for the finish reason, or an error."""
+
     finish_ends: bool = False
     """Whether a stream that gave a finish reason is whole, although no event says that it ended."""
 
@@ -117,6 +120,20 @@ class Shape:
     pending: Mapping[Path, frozenset[str]] = field(default_factory=dict[Path, frozenset[str]])
     """Values that say the answer is not there yet, so that no usage is no loss."""
     stream: Stream | None = None
+    facts: tuple[tuple[str, Paths], ...] = field(init=False)
+    """Every single value to find, by the name under which it is found."""
+    objects: Paths = field(init=False)
+    """Every object beside the usage that is read."""
+
+    def __post_init__(self) -> None:
+        named = {
+            "response_id": self.response_id,
+            "model": self.model,
+            "finish_reason": self.finish_reason,
+            "service_tier": self.service_tier,
+        }
+        object.__setattr__(self, "facts", tuple((name, paths) for name, paths in named.items() if paths))
+        object.__setattr__(self, "objects", (*self.beside, *self.lists))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,9 +159,9 @@ class Provider:
     endpoints: tuple[Endpoint, ...]
     compatible: str | None = None
     """The provider to record for these paths at any other host; None: they mean nothing there."""
-    request_id: tuple[str, ...] = ("x-request-id",)
+    request_id: tuple[bytes, ...] = (b"x-request-id",)
     """Response headers that carry the provider's id for the request, in order."""
-    service_tier: tuple[str, ...] = ()
+    service_tier: tuple[bytes, ...] = ()
     """Response headers that carry the tier that served."""
 
 

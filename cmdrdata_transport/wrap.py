@@ -82,7 +82,7 @@ def unwrap(client: Any) -> None:
     if _keeps_one_client_per_loop(client):
         make = client._inner_client_cls
         if isinstance(make, _TrackedClients):
-            client._inner_client_cls = make.make
+            del client._inner_client_cls  # uncovers the class's own
         for inner in _loop_clients(client):
             _replace(inner, uncover)
 

@@ -1,0 +1,191 @@
+"""Runs tests in environments that the development one is not: older SDKs, one HTTP library, newer Pythons.
+
+    python tests/environments/run.py            all of them
+    python tests/environments/run.py oldest     those named
+    python tests/environments/run.py --list
+
+Each gets a virtual environment below `.envs/`, kept until what is installed in it should change. Knows
+what is to be in each, as a table; the tests know nothing of it but the names of the SDKs.
+"""
+
+# ruff: noqa: T201 - a script that prints its progress
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+HOME = ROOT / ".envs"
+
+METERED = ("--noconftest", "tests/environments/test_metered.py")
+"""Every SDK that is installed is metered, sync and async, whole and streamed."""
+
+SUITE = ("tests",)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Environment:
+    """One environment: what pip installs beside this project, what it takes away again, what is run.
+
+    `sdks`: the SDKs that `tests/environments/test_metered.py` must find, separated by spaces.
+    """
+
+    name: str
+    why: str
+    requirements: tuple[str, ...] = ()
+    without: tuple[str, ...] = ()
+    sdks: str = ""
+    python: str = "3.11"
+    tests: tuple[str, ...] = METERED
+
+
+ENVIRONMENTS = (
+    Environment(
+        name="oldest",
+        why="the first releases we support, on httpx 0.27; this google-genai takes no client",
+        requirements=(
+            "httpx==0.27.*",
+            "openai==1.40.0",
+            "anthropic==0.34.0",
+            "groq==0.9.0",
+            "pytest",
+        ),
+        sdks="openai anthropic groq",
+    ),
+    Environment(
+        name="google-without-client",
+        why="a google-genai whose options have no httpx_client: track() is the only way",
+        requirements=("google-genai==1.30.0", "pytest"),
+        sdks="google-genai",
+        tests=(*METERED, "-k", "track"),
+    ),
+    Environment(
+        name="httpx",
+        why="the last releases that use httpx; httpx2 is absent",
+        requirements=("openai<2", "anthropic<1", "google-genai<2", "groq<1", "pytest"),
+        sdks="openai anthropic google-genai groq",
+    ),
+    Environment(
+        name="between",
+        why="openai and google-genai on httpx beside anthropic on httpx2",
+        requirements=("openai<3", "anthropic<2", "google-genai<3", "groq", "pytest"),
+        sdks="openai anthropic google-genai groq",
+    ),
+    Environment(
+        name="httpx2",
+        why="httpx is absent, though we depend on it",
+        requirements=("openai>=3", "anthropic>=2", "google-genai>=3", "pytest"),
+        without=("httpx", "httpcore"),
+        sdks="openai anthropic google-genai",
+    ),
+    Environment(
+        name="aiohttp",
+        why="with aiohttp google-genai's async calls leave httpx2 unless they are tracked",
+        requirements=(
+            "openai[aiohttp]",
+            "anthropic[aiohttp]",
+            "google-genai[aiohttp]",
+            "groq[aiohttp]",
+            "pytest",
+        ),
+        sdks="openai anthropic google-genai groq",
+    ),
+    Environment(
+        name="python-3.12",
+        why="the whole suite",
+        python="3.12",
+        requirements=("--group", "test"),
+        tests=SUITE,
+    ),
+    Environment(
+        name="python-3.13",
+        why="the whole suite",
+        python="3.13",
+        requirements=("--group", "test"),
+        tests=SUITE,
+    ),
+)
+
+
+def main() -> int:
+    """Run the environments asked for; 1 if any failed."""
+    parser = argparse.ArgumentParser(description="Run tests in other environments.")
+    parser.add_argument("names", nargs="*", metavar="NAME", help="which; all without")
+    parser.add_argument("--list", action="store_true", help="say what there is, and stop")
+    asked = parser.parse_args()
+    known = {environment.name: environment for environment in ENVIRONMENTS}
+    if unknown := [name for name in asked.names if name not in known]:
+        parser.error(f"no environment is called {', '.join(unknown)}; there are {', '.join(known)}")
+    chosen = [known[name] for name in asked.names or known]
+    if asked.list:
+        for environment in chosen:
+            print(f"{environment.name:24}{environment.why}")
+        return 0
+    failed = [environment.name for environment in chosen if not run(environment)]
+    print(f"== {len(chosen) - len(failed)} environments passed, {len(failed)} failed {' '.join(failed)}")
+    return 1 if failed else 0
+
+
+def run(environment: Environment) -> bool:
+    """Build one environment and run its tests there; True if all passed."""
+    started = time.monotonic()
+    print(f"== {environment.name}: {environment.why}", flush=True)
+    try:
+        python = built(environment)
+        variables = {**os.environ, "CMDRDATA_TEST_SDKS": environment.sdks}
+        command = [python, "-m", "pytest", "-q", "-p", "no:cacheprovider", *environment.tests]
+        passed = subprocess.run(command, cwd=ROOT, env=variables, check=False).returncode == 0
+    except (OSError, subprocess.CalledProcessError) as error:
+        print(error)
+        passed = False
+    outcome = "passed" if passed else "FAILED"
+    print(f"== {environment.name}: {outcome} after {time.monotonic() - started:.0f} s", flush=True)
+    return passed
+
+
+def built(environment: Environment) -> str:
+    """The environment's Python, made when it is not there or not what the table says."""
+    place = HOME / environment.name
+    python = str(place / "bin" / "python")
+    recipe = f"{environment!r} {(ROOT / 'pyproject.toml').read_text()}"
+    stamp = place / "recipe"
+    digest = hashlib.sha256(recipe.encode()).hexdigest()
+    if stamp.exists() and stamp.read_text() == digest:
+        return python
+    shutil.rmtree(place, ignore_errors=True)
+    pip = [python, "-m", "pip", "-qq", "--disable-pip-version-check"]
+    for command in (
+        [interpreter(environment.python), "-m", "venv", str(place)],
+        [*pip, "install", "--upgrade", "pip"],
+        [*pip, "install", "--editable", ".", *environment.requirements],
+        [*pip, "uninstall", "--yes", *environment.without] if environment.without else [],
+    ):
+        if command:
+            print("   ", " ".join(command[-8:]), flush=True)
+            subprocess.run(command, cwd=ROOT, check=True)
+    stamp.write_text(digest)
+    return python
+
+
+def interpreter(version: str) -> str:
+    """A Python of this version: this one, one on the PATH that runs, or one of pyenv's."""
+    if sys.version_info[:2] == tuple(map(int, version.split("."))):
+        return sys.executable
+    pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"))
+    for candidate in (Path(f"python{version}"), *pyenv.glob(f"versions/{version}.*/bin/python")):
+        found = shutil.which(str(candidate))
+        if found and subprocess.run([found, "--version"], capture_output=True, check=False).returncode == 0:
+            return found
+    raise FileNotFoundError(f"there is no Python {version} here")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -7,6 +7,7 @@ that is passed costs the reading and never the caller. No I/O, no clock.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable
 from itertools import islice
 from typing import Any, Protocol
@@ -26,6 +27,9 @@ CONDENSE_AT = 64 * 1024
 """A stream's bytes are read and dropped when this many wait."""
 
 DONE = b"[DONE]"
+
+_DONE_LINE = re.compile(rb"[\r\n]data: *\[DONE\]")
+"""A line of its own: text may say `data: [DONE]` too, but JSON has no line break inside a string."""
 
 CALM = b"}\n\n"
 """How an ordinary event ends; `data: [DONE]` does not, nor does half an event."""
@@ -124,6 +128,7 @@ class Events:
         "_at_start",
         "_condense_at",
         "_lose",
+        "_marked",
         "_pieces",
         "_read_any",
         "_shape",
@@ -150,7 +155,7 @@ class Events:
         self._pieces: list[bytes] = []
         self._size = 0
         self._condense_at = CONDENSE_AT
-        self._tail = b""
+        self._tail = b"\n"
         self._at_start = True
         self._read_any = False
         self._skipping = False
@@ -187,20 +192,21 @@ class Events:
         stream = self._stream
         if stream.done:
             if piece.endswith(CALM):
-                self._tail = b""
+                self._tail = b"\n"
                 return
             window = self._tail + piece
             self._tail = window[-TAIL:]
-            found = window.rfind(DONE)
-            if found >= 0 and window[max(0, found - TAIL) : found].rstrip(b" ").endswith(b"data:"):
+            if DONE in window and _DONE_LINE.search(window):
                 self.over = True
         elif stream.mark is not None:
             window = self._tail + piece
             self._tail = window[-TAIL:]
             if window.rfind(stream.mark) >= 0:
-                self.eager = True
-            if self.eager and sse.boundary(window):
-                self.eager, self.over = False, self._has_ended()
+                self._marked = True
+            if self._marked and sse.boundary(window):
+                self._marked, self.over = False, self._has_ended()
+            # A mark may be cut in two only where a piece ends within a line.
+            self.eager = self._marked or not window.endswith(b"\n")
 
     def _has_ended(self) -> bool:
         """Whether one of the last events is one that ends the stream; text may hold the mark, too."""
@@ -233,22 +239,27 @@ class Events:
         stream, newest = self._stream, Answer(self._shape)
         if self._at_start:
             block = block.removeprefix(sse.BOM)
-        for event in islice(sse.newest_first(block), stream.tail):
-            self._absorb(newest, event)
-            if newest.satisfied():
-                break
-        else:
-            for event in sse.containing(block, stream.needle):
-                if stream.needle + b":null" not in event:
-                    self._absorb(newest, event)
-                    if newest.satisfied():
-                        break
+        with_usage, *with_more = stream.needles
+        nothing = with_usage + b":null"
+        stretches = (
+            islice(sse.newest_first(block), stream.tail),
+            (event for event in sse.containing(block, with_usage) if nothing not in event),
+            *(sse.containing(block, needle) for needle in with_more),
+        )
+        any(self._satisfy(newest, events) for events in stretches)
         if not self._at_start:
             newest.absorb_older(self.answer)
         elif "model" not in newest.found:
             self._absorb(newest, sse.first(block))
         self._at_start = False
         self.answer = newest
+
+    def _satisfy(self, answer: Answer, events: Iterable[bytes]) -> bool:
+        for event in events:
+            self._absorb(answer, event)
+            if answer.satisfied():
+                return True
+        return False
 
     def _absorb(self, answer: Answer, event: bytes) -> None:
         document = self._document(event)

@@ -158,7 +158,7 @@ class UsageEvent:
         """The event behind `to_json()`. Raises `ValueError` as `from_dict` does."""
         event = decode(line)
         if not isinstance(event, dict):
-            raise ValueError("not an event: a JSON object is expected")
+            raise ValueError("not an event: a JSON object is expected")  # noqa: TRY004 - one error for bad lines
         return cls.from_dict(event)
 
 

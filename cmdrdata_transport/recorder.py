@@ -262,7 +262,8 @@ class Recorder:
         if not self._open or self._unreadable:
             kept.clear()
             return PATIENCE
-        waiting, chunks = sum(map(len, kept)), len(kept)
+        chunks = len(kept)
+        waiting = sum(map(len, kept))
         self._undo_coding_and_feed()
         body = self._body
         if body is None:
@@ -326,7 +327,7 @@ class Recorder:
         found, errors = answer.found, answer.errors
         if error is not None and not errors and type(error).__name__ not in CANCELLED:
             errors = {"error_type": type(error).__name__}
-        status, outcome = self._judge(body, parts, errors, error, closed=closed)
+        status, outcome = self._judge(body, parts, error, closed=closed)
         now = perf_counter()
         event: dict[str, Any] = {
             "format": FORMAT,
@@ -363,27 +364,22 @@ class Recorder:
         for name, value in errors.items():
             if name != "error_message" or settings.record_error_messages:
                 event[name] = value[:LONGEST_TEXT]
-        first, *others = parts
-        if others:
-            self._write_others(event, others)
-            event["part"] = 0
-        _line(settings, event, first)
-
-    def _write_others(self, first: dict[str, Any], others: list[Part]) -> None:
-        """One event for each other model that took part: what the call says, and its own counts."""
-        for number, part in enumerate(others, start=1):
-            event = {name: first[name] for name in _SHARED if name in first}
-            event["event_id"] = new_event_id(self._started)
-            event["part"] = number
+        if len(parts) == 1:
+            _line(settings, event, parts[0])
+            return
+        # One event for each model that took part: the first has the call's own facts, every one its counts.
+        shared = {name: event[name] for name in _SHARED if name in event}
+        _line(settings, event | {"part": 0}, parts[0])
+        for number, part in enumerate(parts[1:], start=1):
+            own = shared | {"event_id": new_event_id(self._started), "part": number}
             if part.model is not None:
-                event["model"] = part.model[:LONGEST_TEXT]
-            _line(self._settings, event, part)
+                own["model"] = part.model[:LONGEST_TEXT]
+            _line(settings, own, part)
 
     def _judge(
         self,
         body: Body | None,
         parts: list[Part],
-        errors: dict[str, str],
         error: BaseException | None,
         *,
         closed: bool,
@@ -395,15 +391,17 @@ class Recorder:
             return "none", "cancelled" if given_up else "unknown" if sent else "error"
         if self._status >= FAILURE:
             return "none", "error"
+        failed = body is not None and body.answer.failed
         whole = body.whole if body is not None else not given_up and error is None
-        counted = bool(parts[0].counts)
-        if not whole:
+        if not whole or (failed and not parts[0].counts and body is not None and body.streaming):
             self._settings.count("partial")
-            return "partial", "error" if errors else "cancelled" if given_up else "unknown"
-        if counted:
-            return "complete", "error" if errors else "ok"
-        if errors or (body is not None and body.answer.pending):
-            return "none", "error" if errors else "ok"
+            if failed or (error is not None and not given_up):
+                return "partial", "error"
+            return "partial", "cancelled" if given_up else "unknown"
+        if parts[0].counts:
+            return "complete", "error" if failed else "ok"
+        if failed or (body is not None and body.answer.pending):
+            return "none", "error" if failed else "ok"
         self._lose("missing")
         return "missing", "ok"
 

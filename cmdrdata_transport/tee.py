@@ -16,6 +16,9 @@ from typing import Any
 
 from cmdrdata_transport.recorder import Recorder
 
+LINE_END = b"\n"
+"""A mark holds no line end, so a chunk that ends in one holds a mark whole or not at all."""
+
 
 class Tee:
     """A response's stream, watched; sync."""
@@ -38,7 +41,7 @@ class Tee:
             elif mark is not None:
                 for chunk in self._stream:
                     keep(chunk)
-                    if len(kept) > patience or chunk.rfind(mark) >= 0:
+                    if len(kept) > patience or chunk[-1:] != LINE_END or chunk.rfind(mark) >= 0:
                         patience = look()
                     yield chunk
             else:
@@ -81,7 +84,7 @@ class AsyncTee:
             elif mark is not None:
                 async for chunk in self._stream:
                     keep(chunk)
-                    if len(kept) > patience or chunk.rfind(mark) >= 0:
+                    if len(kept) > patience or chunk[-1:] != LINE_END or chunk.rfind(mark) >= 0:
                         patience = look()
                     yield chunk
             else:

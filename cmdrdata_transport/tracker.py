@@ -17,7 +17,7 @@ from uuid import uuid4
 from weakref import WeakSet, WeakValueDictionary
 
 from cmdrdata_transport import __version__
-from cmdrdata_transport.attribution import Defaults
+from cmdrdata_transport.attribution import Defaults, check_metadata
 from cmdrdata_transport.counters import Counters
 from cmdrdata_transport.delivery import Delivery
 from cmdrdata_transport.errors import TrackingSetupError
@@ -84,7 +84,7 @@ class Tracker:
         self.counters = Counters()
         self.defaults = Defaults(
             customer=customer_id or environ.get("CMDRDATA_CUSTOMER_ID") or None,
-            metadata=dict(metadata) if metadata is not None else _environment_metadata(environ),
+            metadata=check_metadata(metadata) if metadata is not None else _environment_metadata(environ),
         )
         receivers: list[str | Receiver] = list(_environment_sinks(environ) if sinks is None else sinks)
         if on_event is not None:
@@ -151,7 +151,7 @@ class Tracker:
     def _open(self, receivers: Iterable[str | Receiver]) -> dict[str, Outlet]:
         outlets: dict[str, Outlet] = {}
         for each in receivers:
-            outlet = open_sink(each, home=self.home)
+            outlet = open_sink(each, home=self.home, environ=os.environ)
             if outlet.identity in outlets:
                 raise TrackingSetupError(
                     f"the sink {outlet.identity!r} is given twice; its events would be counted twice. "
@@ -210,7 +210,9 @@ class BindingSettings:
         Router(PROVIDERS, provider=provider)
         return cls(
             tracker=tracker,
-            defaults=Defaults(customer=customer_id, metadata={} if metadata is None else dict(metadata)),
+            defaults=Defaults(
+                customer=customer_id, metadata={} if metadata is None else check_metadata(metadata)
+            ),
             provider=provider,
             include_usage=None if include_usage is None else _checked_include_usage(include_usage),
             any_host=any_host,
@@ -273,7 +275,7 @@ def capture(record: Callable[[bytes], None] | None) -> Callable[[bytes], None] |
 
     Returns what was there before, to be put back.
     """
-    global _captured_by  # noqa: PLW0603 - a switch of the whole process
+    global _captured_by
     previous, _captured_by = _captured_by, record
     _change()
     return previous

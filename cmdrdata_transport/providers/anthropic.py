@@ -29,8 +29,12 @@ MESSAGES = Shape(
     usage=(("usage",), ("message", "usage")),
     units=UNITS,
     needs={"input_tokens": frozenset({"input_tokens"})},
-    # Of the iterations, `message` and `fallback_message` are in the totals; these two are not.
-    parts=Parts(at="iterations", when={"type": frozenset({"compaction", "advisor_message"})}),
+    parts=Parts(
+        at="iterations",
+        kind="type",
+        outside=frozenset({"compaction", "advisor_message"}),
+        inside=frozenset({"message", "fallback_message"}),
+    ),
     response_id=(("message", "id"), ("id",)),
     model=(("message", "model"), ("model",)),
     finish_reason=(("delta", "stop_reason"), ("stop_reason",)),
@@ -44,7 +48,7 @@ MESSAGES = Shape(
         mark=b"message_stop",
         overlay=True,
         tail=2,
-        placeholders={("message", "usage"): frozenset({"output_tokens"})},
+        placeholders={("message", "usage"): frozenset({"output_tokens", "output_tokens_details"})},
     ),
 )
 

@@ -12,7 +12,6 @@ from cmdrdata_transport.providers.openai import CHAT
 from cmdrdata_transport.providers.openai import EMBEDDINGS as OPENAI_EMBEDDINGS
 from cmdrdata_transport.providers.table import Each, Endpoint, Items, Length, Provider, Shape, Stream, Tree
 
-
 _INPUT = Each(
     key="modality",
     value="tokenCount",
@@ -71,7 +70,7 @@ GENERATE = Shape(
     model=(("modelVersion",),),
     finish_reason=(("candidates", 0, "finishReason"), ("promptFeedback", "blockReason")),
     service_tier=(("usageMetadata", "serviceTier"), ("usageMetadata", "trafficType")),
-    stream=Stream(needle=b'"usageMetadata"', finish_ends=True),
+    stream=Stream(needles=(b'"usageMetadata"', b'"finishReason"'), finish_ends=True),
 )
 
 EMBED = Shape(

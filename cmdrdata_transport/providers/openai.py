@@ -39,15 +39,22 @@ RESPONSES_UNITS: Tree = {
     "output_tokens_details": {"reasoning_tokens": "output_reasoning_tokens"},
 }
 
+_CHAT_STREAM = Stream(
+    done=True,
+    needles=(b'"usage"', b'"finish_reason":"', b'"finish_reason": "'),
+    finish_ends=True,
+)
+
 CHAT = Shape(
     api="openai.chat_completions",
     operation="chat",
     # Groq's streams say it in x_groq, and some servers in the first choice (found in recorded traffic).
     usage=(("usage",), ("x_groq", "usage"), ("choices", 0, "usage")),
     units=CHAT_UNITS,
+    error=(("error",), ("x_groq", "error")),
     finish_reason=(("choices", 0, "finish_reason"),),
     service_tier=(("service_tier",),),
-    stream=Stream(done=True, finish_ends=True),
+    stream=_CHAT_STREAM,
 )
 
 COMPLETIONS = Shape(
@@ -56,7 +63,7 @@ COMPLETIONS = Shape(
     usage=(("usage",),),
     units=CHAT_UNITS,
     finish_reason=(("choices", 0, "finish_reason"),),
-    stream=Stream(done=True, finish_ends=True),
+    stream=_CHAT_STREAM,
 )
 
 RESPONSES = Shape(
@@ -68,6 +75,7 @@ RESPONSES = Shape(
         ("tool_usage",): {"web_search": {"num_requests": "web_searches"}},
         ("response", "tool_usage"): {"web_search": {"num_requests": "web_searches"}},
     },
+    error=(("error",), ("response", "error")),
     response_id=(("response", "id"), ("id",)),
     model=(("response", "model"), ("model",)),
     finish_reason=(

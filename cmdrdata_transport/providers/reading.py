@@ -39,7 +39,7 @@ class Answer:
     Documents are absorbed from the newest to the oldest: what a newer one said stays.
     """
 
-    __slots__ = ("_shape", "details", "ended", "errors", "found", "objects", "pending", "usage")
+    __slots__ = ("_shape", "details", "ended", "errors", "failed", "found", "objects", "pending", "usage")
 
     def __init__(self, shape: Shape) -> None:
         self._shape = shape
@@ -50,6 +50,8 @@ class Answer:
         self.objects: dict[Path, dict[str, Any]] = {}
         """What stands beside the usage object, by its path."""
         self.errors: dict[str, str] = {}
+        self.failed = False
+        """Whether the answer says of itself that it failed."""
         self.pending: bool | None = None
         self.ended = False
 
@@ -60,8 +62,9 @@ class Answer:
         shape, found = self._shape, self.found
         self._absorb_usage(document)
         for name, paths in shape.facts:
-            if name not in found and type(value := pick(document, paths)) is str:
-                found[name] = value[:LONGEST_TEXT]
+            # Google's enumerations come as numbers where a client asks for that.
+            if name not in found and type(value := pick(document, paths)) in (str, int):
+                found[name] = str(value)[:LONGEST_TEXT]
         for path in shape.objects:
             if path not in self.objects and type(value := pick(document, (path,))) is dict:
                 self.objects[path] = value
@@ -85,6 +88,7 @@ class Answer:
         self.errors = older.errors | self.errors
         self.pending = older.pending if self.pending is None else self.pending
         self.ended = self.ended or older.ended
+        self.failed = self.failed or older.failed
 
     def satisfied(self) -> bool:
         """Whether no older document can say anything that counts."""
@@ -144,36 +148,39 @@ class Answer:
                 self.pending = value in values
 
     def _absorb_error(self, document: dict[str, Any]) -> None:
-        if document.get("error") is not None or document.get("type") == "error":
+        if (value := pick(document, self._shape.error)) is not None:
+            told = read_error({"error": value})
+        elif document.get("type") == "error":
             told = read_error(document)
-        elif type(inner := document.get("response")) is dict and inner.get("error") is not None:
-            told = read_error(inner)
         else:
             return
-        self.errors = {**told, **self.errors} or {"error_type": "error"}
+        self.failed = True
+        self.errors = told | self.errors
 
     def _split(
         self, usage: dict[str, Any], counts: Counts, report: Callable[[str], None]
     ) -> tuple[dict[str, Any], list[Part]]:
-        parts = self._shape.parts
-        assert parts is not None  # noqa: S101 - the caller asked
+        words = self._shape.parts
+        assert words is not None  # noqa: S101 - the caller asked
         kept: list[Any] = []
         others: list[Part] = []
-        for entry in usage[parts.at]:
-            extra = type(entry) is dict and all(entry.get(k) in values for k, values in parts.when.items())
-            if not extra:
+        for entry in usage[words.at]:
+            kind = entry.get(words.kind) if type(entry) is dict else None
+            model = pick(entry, (words.model,))
+            its_own = model is None or model == self.found.get("model")
+            if its_own or (kind not in words.outside and kind not in words.inside):
                 kept.append(entry)
-                continue
-            model = pick(entry, (parts.model,))
-            if model is None or model == self.found.get("model"):
-                kept.append(entry)
-                _read(self._shape.units, entry, counts, report)
+                if kind in words.outside:
+                    _read(self._shape.units, entry, counts, report)
                 continue
             own: Counts = {}
             _read(self._shape.units, entry, own, report)
+            if kind in words.inside:
+                for unit, number in own.items():
+                    counts[unit] = max(0, counts.get(unit, 0) - number)
             _total(own)
             others.append(Part(own, entry, str(model)))
-        return {**usage, parts.at: kept}, others
+        return {**usage, words.at: kept}, others
 
 
 def _over(newer: dict[str, Any] | None, older: dict[str, Any]) -> dict[str, Any]:

@@ -55,15 +55,18 @@ Tree: TypeAlias = "Mapping[str, Leaf | Tree]"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parts:
-    """Entries of the usage object that are not in its own totals.
+    """Entries of the usage object that name what one model or one step did.
 
-    One whose model is the answer's own is added to the answer's counts; one of another model is an
-    event of its own, with its own raw entry.
+    Those of `outside` are not in the object's own totals, those of `inside` are. An entry of another
+    model than the answer's becomes an event of its own, with its own raw entry, and leaves the totals
+    if it was in them; one from outside of the answer's own model is added to the answer's counts.
     """
 
     at: str
-    when: Mapping[str, frozenset[str]]
-    """For each key, the values of the entries that count; others repeat the totals."""
+    kind: str
+    """The key that tells entries apart."""
+    outside: frozenset[str]
+    inside: frozenset[str]
     model: Path = ("model",)
 
 
@@ -80,8 +83,9 @@ class Stream:
     mark: bytes | None = None
     """Bytes that the event which ends the stream always holds, and few others do."""
 
-    needle: bytes = b'"usage"'
-    """Bytes that every event with usage holds."""
+    needles: tuple[bytes, ...] = (b'"usage"',)
+    """Bytes by which to find events further up: the first in every event with usage, the others, looked
+    for when something is still missing, in events with a finish reason."""
 
     overlay: bool = False
     """False: the newest usage object replaces the ones before. True: field by field, and absent or
@@ -112,6 +116,8 @@ class Shape:
     lists: Mapping[Path, Tree] = field(default_factory=dict[Path, Tree])
     """Counts that are lengths of lists of content; these lists are never kept."""
     parts: Parts | None = None
+    error: Paths = (("error",),)
+    """Where an answer with status 200 says that it failed."""
     response_id: Paths = (("id",),)
     model: Paths = (("model",),)
     finish_reason: Paths = ()
@@ -166,7 +172,7 @@ class Provider:
 
 
 ERROR_FIELDS: Mapping[str, Paths] = {
-    "error_type": (("error", "type"), ("error", "status"), (0, "error", "status"), ("type",)),
+    "error_type": (("error", "type"), ("error", "status"), (0, "error", "status")),
     "error_code": (("error", "code"), (0, "error", "code"), ("code",)),
     "error_message": (("error", "message"), (0, "error", "message"), ("message",), ("error",)),
 }

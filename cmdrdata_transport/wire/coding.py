@@ -19,6 +19,9 @@ ZSTD_SLICE = 256
 """Input a step where the library cannot bound its output: a zstd block of 4 bytes can stand for 128 KiB."""
 
 
+ZLIB_HEADER = 2
+
+
 class Decoder(Protocol):
     """One body's decoder: fed the coded bytes in order, it gives pieces of at most some `PIECE` bytes."""
 
@@ -73,24 +76,33 @@ class _Inflate:
 
     def __init__(self, wbits: int, *, or_raw: bool = False) -> None:
         self._inflate = zlib.decompressobj(wbits)
-        self._or_raw = or_raw
+        self._undecided: bytes | None = b"" if or_raw else None
+        """Of deflate, the bytes so far, until the first two have told whether there is a wrapper."""
 
     def decode(self, data: bytes) -> Iterator[bytes]:
-        while data or not self._inflate.eof:
+        if self._undecided is not None:
+            data = self._undecided + data
+            if len(data) < ZLIB_HEADER:
+                self._undecided = data
+                return
+            self._undecided = None
+            if not _has_zlib_header(data):
+                self._inflate = zlib.decompressobj(-zlib.MAX_WBITS)
+        while not self._inflate.eof:
             try:
                 piece = self._inflate.decompress(data, PIECE)
             except zlib.error as error:
-                if not self._or_raw:
-                    raise ValueError(f"damaged: {error}") from None
-                self._inflate = zlib.decompressobj(-zlib.MAX_WBITS)
-                self._or_raw = False
-                continue
-            self._or_raw = False
+                raise ValueError(f"damaged: {error}") from None
             data = self._inflate.unconsumed_tail
             if piece:
                 yield piece
-            if self._inflate.eof or (not data and len(piece) < PIECE):
+            if not data and len(piece) < PIECE:
                 return
+
+
+def _has_zlib_header(data: bytes) -> bool:
+    """RFC 1950, 2.2: method 8, and the two bytes as a number divisible by 31."""
+    return data[0] & 0x0F == zlib.DEFLATED and int.from_bytes(data[:ZLIB_HEADER]) % 31 == 0
 
 
 class _Brotli:

@@ -159,6 +159,7 @@ class Events:
         self._at_start = True
         self._read_any = False
         self._skipping = False
+        self._marked = False
 
     def add(self, pieces: Iterable[bytes]) -> None:
         """Keep the bytes; notice the end; read and drop what is whole when much waits."""

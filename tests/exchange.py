@@ -256,7 +256,7 @@ def _replay(reading: _Reading, way: Way, inner: Any) -> Replay:
             asyncio.run(_read_async(reading, _client(way, inner), done, events))
         else:
             _read(reading, _client(way, inner), done, events)
-    done.events = [event.to_dict() for event in events]
+    done.events = sorted((event.to_dict() for event in events), key=lambda event: int(event.get("part", 0)))
     return done
 
 

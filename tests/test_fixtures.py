@@ -28,6 +28,19 @@ from cmdrdata_transport.event import FORMAT, Usage, UsageEvent
 
 FIXTURES = fixtures()
 ENDED = [fixture for fixture in FIXTURES if fixture.terminal is not None]
+LONG = [
+    fixture
+    for fixture in FIXTURES
+    if fixture.name
+    in (
+        "anthropic/messages-stream",
+        "google/stream",
+        "groq/chat-stream",
+        "openai/chat-stream",
+        "openai/chat-stream-cr",
+        "openai/responses-stream",
+    )
+]
 WHOLE = [fixture for fixture in FIXTURES if all(event["outcome"] != "unknown" for event in fixture.events)]
 SAMPLE = [
     fixture
@@ -45,6 +58,7 @@ def same_events(fixture: Fixture, done: Replay) -> None:
     """The events are those that the fixture states, to the field."""
     expected = [{"format": FORMAT, **event} for event in fixture.events]
     assert [stable(event) for event in done.events] == expected
+    assert len({event["event_id"] for event in done.events}) == len(expected)
 
 
 def same_bytes(sent: list[bytes], done: Replay) -> None:
@@ -79,6 +93,7 @@ def test_whole(fixture: Fixture, way: Way) -> None:
     """An answer read in one piece gives its events, and reaches the application as it was sent."""
     done = replay(fixture.exchange, way)
     same_events(fixture, done)
+    assert all(set(event) >= {"event_id", "timestamp", "library_version"} for event in done.events)
     assert done.content == fixture.exchange.body
     assert done.status == fixture.exchange.status
     assert done.headers == list(fixture.exchange.headers)
@@ -115,6 +130,22 @@ def test_any_coding_and_any_cut(
     same_events(fixture, done)
     same_bytes(chunks, done)
     assert done.headers == [*fixture.exchange.headers, *coding_header(coding)]
+
+
+@every_way
+@pytest.mark.parametrize("fixture", LONG, ids=str)
+def test_a_long_stream(fixture: Fixture, way: Way) -> None:
+    """What was said long before the end, and what is said again and again, changes nothing."""
+    body = fixture.exchange.body
+    blank_line = b"\r\n\r\n" if b"\r" in body else b"\n\n"
+    events = body.split(blank_line)
+    middle = len(events) // 2
+    long = blank_line.join([*events[:middle], *events[middle : middle + 1] * 2000, *events[middle:]])
+    for size in (1021, 65536, len(long)):
+        chunks = cut(long, range(0, len(long), size))
+        done = replay(fixture.exchange, way, chunks)
+        same_events(fixture, done)
+        same_bytes(chunks, done)
 
 
 @pytest.mark.slow

@@ -11,7 +11,7 @@ comparison.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from typing import Any
 
 from cmdrdata_transport.recorder import Recorder
@@ -74,21 +74,22 @@ class AsyncTee:
         recorder = self._recorder
         kept, look, calm, mark = recorder.kept, recorder.look, recorder.calm, recorder.mark
         keep, patience = kept.append, recorder.patience
+        stream = aiter(self._stream)
         try:
             if calm is not None:
-                async for chunk in self._stream:
+                async for chunk in stream:
                     keep(chunk)
                     if chunk[-3:] != calm or len(kept) > patience:
                         patience = look()
                     yield chunk
             elif mark is not None:
-                async for chunk in self._stream:
+                async for chunk in stream:
                     keep(chunk)
                     if len(kept) > patience or chunk[-1:] != LINE_END or chunk.rfind(mark) >= 0:
                         patience = look()
                     yield chunk
             else:
-                async for chunk in self._stream:
+                async for chunk in stream:
                     keep(chunk)
                     if len(kept) > patience:
                         patience = look()
@@ -96,7 +97,12 @@ class AsyncTee:
         except BaseException as error:
             recorder.end(error)
             raise
-        recorder.end()
+        else:
+            recorder.end()
+        finally:
+            # httpx2 closes the generator that it iterates. The one below is that one's, not the collector's.
+            if isinstance(stream, AsyncGenerator):
+                await stream.aclose()
 
     async def aclose(self) -> None:
         """Close the stream below; whatever it raises goes through."""

@@ -37,6 +37,8 @@ WARNINGS: dict[str, str] = {
     "missing": "an answer carried no usage; for OpenAI-like streams ask for stream_options.include_usage",
     "internal_errors": "the meter failed inside; the call itself was not touched",
     "journal_failed": "an event could not be written to the journal",
+    "temporary_home": "home cannot be written; journal and ledger are in a temporary directory",
+    "segment_blocked": "a journal segment cannot be opened; its events wait",
     "memory_dropped": "an event was lost: nothing could be written and memory was full",
     "torn": "a journal record was damaged and set aside",
     "rejected": "a sink refused an event; it is in the dead-letter file",

@@ -32,9 +32,11 @@ class Rejected(TrackingError):
 class Unavailable(TrackingError):
     """A sink cannot take this batch now.
 
-    `retry_after` is the number of seconds the receiver asked us to wait, if it did.
+    `retry_after` is the number of seconds the receiver asked us to wait, if it did. `taken` says how
+    many of the batch, from the first on, it has taken all the same: these are not sent again.
     """
 
-    def __init__(self, reason: str, *, retry_after: float | None = None) -> None:
+    def __init__(self, reason: str, *, retry_after: float | None = None, taken: int = 0) -> None:
         super().__init__(reason)
         self.retry_after = retry_after
+        self.taken = taken

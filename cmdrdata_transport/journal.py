@@ -1,0 +1,380 @@
+"""The journal: each event is in a file before the application sees the end of its answer.
+
+Knows how to append one line to this process's own segment (`segments.py` has the format), how to start
+a segment, and what to do when no file takes it. `append` is called where an answer ends: in any
+thread, in an event loop, in a finaliser that garbage collection runs in the middle of anything, at
+interpreter exit. So it takes no lock, logs nothing, never raises and does one `write`.
+
+What keeps it right without a lock:
+
+- The right to write to a segment is an object, the pen. A thread that writes holds it. To start a new
+  segment, another pen is put in its place; the old one closes its file when the last thread lets go,
+  which no sooner can be noticed by whoever reads. Two threads may both start a segment: one more file.
+- A segment gets its name when it is locked and has its header, so nobody meets it half-made.
+- The descriptor is a high number: a program that closes all files it does not know, to become a
+  daemon, then opens its own on low numbers, and our next write fails instead of ending up in there.
+
+Does not know what is in a line, who delivers it, or when.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import resource
+import stat
+import tempfile
+import threading
+import weakref
+from collections import deque
+from collections.abc import Sequence
+from os import write
+from pathlib import Path
+from time import monotonic, time, time_ns
+from zlib import crc32
+
+from . import forks
+from .counters import Counters
+from .segments import Header, record
+
+SEGMENT_BYTES = 8 * 1024 * 1024
+"""Size at which a new segment is started: some 10,000 events, so that space is free soon after delivery."""
+
+HELD_EVENTS = 10_000
+"""How many events wait in memory when no file takes them: minutes of a busy process, some 10 MB."""
+
+HELD_BYTES = 32 * 1024 * 1024
+"""The same in bytes, for events with large metadata."""
+
+RETRY_SECONDS = 1.0
+"""Pause between two attempts to start a segment on a disk that refuses; each costs some 100 µs."""
+
+HIGH_DESCRIPTOR = 512
+"""Descriptors from here on are used, if the process may have that many: half of its limit otherwise."""
+
+_NOT_OURS = frozenset({errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR})
+"""Errors that say that a directory is not for us. A full disk is not among them: it may have space again."""
+
+
+class OwnSegment:
+    """A segment that this process writes or has written."""
+
+    __slots__ = ("_pen", "path", "sinks", "start")
+
+    def __init__(self, path: Path, sinks: tuple[str, ...], start: int, pen: _Pen) -> None:
+        self.path = path
+        self.sinks = sinks
+        self.start = start
+        """Where the first event begins."""
+        self._pen = weakref.ref(pen)
+
+    def finished(self) -> bool:
+        """Whether nothing can be appended to it any more."""
+        return self._pen() is None
+
+
+class Journal:
+    """The segments that one tracker of one process writes.
+
+    `home` is the directory in which `journal/` lies; nothing is touched before the first use. `sinks`
+    are the identities of the sinks that must have every event. What cannot be written to a file is
+    held in memory, bounded, and counted; `recover` writes it as soon as it can be written.
+    """
+
+    def __init__(
+        self,
+        home: Path,
+        *,
+        tracker: str = "default",
+        service: str | None = None,
+        sinks: Sequence[str],
+        counters: Counters,
+        segment_bytes: int = SEGMENT_BYTES,
+    ) -> None:
+        self.home = home
+        """Where the files are: as given, or a private temporary directory once that cannot be written."""
+        self._wanted = home
+        self._tracker, self._service, self._sinks = tracker, service, tuple(sinks)
+        self._counters = counters
+        self._segment_bytes = segment_bytes
+        self._pen: _Pen | None = None
+        self._own: list[OwnSegment] = []
+        self._held: deque[bytes] = deque()
+        self._held_bytes = 0
+        self._try_again = 0.0
+        self._trouble = ""
+        self._recovering = threading.Lock()
+        forks.register(self)
+
+    @property
+    def directory(self) -> Path:
+        """Where the segments are."""
+        return self.home / "journal"
+
+    def append(self, line: bytes) -> None:
+        """Write `line`, JSON without a line feed, so that it survives this process.
+
+        For any thread and any finaliser; never blocks on a lock and never raises.
+        """
+        try:
+            pen = self._pen
+            if pen is not None:
+                data = b"\n%08x %b" % (crc32(line), line)
+                if write(pen.fd, data) == len(data):
+                    pen.size += len(data)
+                    if pen.size >= self._segment_bytes:
+                        self._drop(pen)
+                    return
+        except Exception:  # noqa: S110 - it is tried again, and the reason noted, below
+            pass
+        try:
+            try:
+                written = self._write(line)
+            except Exception as error:
+                self._trouble, written = type(error).__name__, False
+            if not written:
+                self._hold(line)
+        except Exception:  # noqa: S110 - nobody can be told: an interpreter that is going down
+            pass
+
+    def prepare(self) -> None:
+        """Start a segment if there is none, so that the end of an answer need not; never raises."""
+        if self._pen is None:
+            with contextlib.suppress(Exception):
+                self._start()
+
+    def close(self) -> None:
+        """Finish the segment. A later `append` starts another, so no event is ever refused."""
+        self._pen = None
+
+    def own(self) -> list[OwnSegment]:
+        """The segments that this process has written and that are not yet removed, oldest first."""
+        return self._own.copy()
+
+    def forget(self, own: OwnSegment) -> None:
+        """Leave out of `own()` a segment that has been removed."""
+        with contextlib.suppress(ValueError):
+            self._own.remove(own)
+
+    def replace(self, own: OwnSegment) -> None:
+        """Write no more to this segment: somebody has removed its file."""
+        pen = self._pen
+        if pen is not None and pen.path == own.path:
+            self._drop(pen)
+
+    @property
+    def held(self) -> int:
+        """How many events wait in memory because no file took them."""
+        return len(self._held)
+
+    def recover(self) -> bool:
+        """Write what is held in memory; False when no file takes it still. For delivery threads."""
+        with self._recovering:
+            while self._held:
+                line = self._held.popleft()
+                if not self._write(line):
+                    self._held.appendleft(line)
+                    return False
+            self._held_bytes = 0
+            return True
+
+    def take_held(self) -> list[bytes]:
+        """What is held in memory, which now is the caller's to deliver. For delivery threads."""
+        taken: list[bytes] = []
+        with self._recovering, contextlib.suppress(IndexError):
+            while True:
+                taken.append(self._held.popleft())
+        self._held_bytes = 0
+        return taken
+
+    def spill(self, lines: Sequence[bytes], sink: str) -> bool:
+        """Write `lines` to a finished segment of their own, for one sink only; False when it cannot be."""
+        try:
+            pen = self._create((sink,))
+            try:
+                _write_whole(pen.fd, b"".join(map(record, lines)))
+            except OSError:
+                os.ftruncate(pen.fd, pen.size)
+                return False
+        except OSError:
+            return False
+        return True
+
+    def after_fork_in_child(self) -> None:
+        """The child writes a segment of its own. What the parent wrote or holds is the parent's."""
+        self._pen = None
+        self._own = []
+        self._held = deque()
+        self._held_bytes = 0
+        self._try_again = 0.0
+        self._recovering = threading.Lock()
+
+    def _write(self, line: bytes) -> bool:
+        """Write with what `append` has no time for: no segment yet, a short write, a full disk.
+
+        The record goes once more, whole, to the segment at hand, then to a new one.
+        """
+        data = record(line)
+        for _ in range(2):
+            pen = self._pen or self._start()
+            if pen is None:
+                return False
+            try:
+                if write(pen.fd, data) == len(data):
+                    pen.size += len(data)
+                    return True
+                self._trouble = "a short write"
+            except OSError as error:
+                self._trouble = _words(error)
+            self._drop(pen)
+        self._try_again = monotonic() + RETRY_SECONDS
+        return False
+
+    def _hold(self, line: bytes) -> None:
+        self._counters.count("journal_failed", self._trouble)
+        if len(self._held) >= HELD_EVENTS or self._held_bytes + len(line) > HELD_BYTES:
+            self._counters.count("memory_dropped", f"{len(line)} bytes")
+            return
+        # The sum may be off by what threads add at once; it is exact again when memory is empty.
+        self._held_bytes += len(line)
+        self._held.append(line)
+        self._counters.count("memory_journal")
+
+    def _drop(self, pen: _Pen) -> None:
+        if self._pen is pen:
+            self._pen = None
+
+    def _start(self) -> _Pen | None:
+        if monotonic() < self._try_again:
+            return None
+        try:
+            try:
+                pen = self._create(self._sinks)
+            except OSError as error:
+                if error.errno not in _NOT_OURS or self.home != self._wanted:
+                    raise
+                self.home = private_home(self._wanted)
+                self._counters.count("temporary_home", _words(error))
+                pen = self._create(self._sinks)
+        except OSError as error:
+            self._trouble = _words(error)
+            self._try_again = monotonic() + RETRY_SECONDS
+            return None
+        self._pen = pen
+        return pen
+
+    def _create(self, sinks: tuple[str, ...]) -> _Pen:
+        directory = self.directory
+        make_private(directory)
+        name = f"{time_ns():020d}-{os.getpid()}-{os.urandom(4).hex()}"
+        half_made, path = directory / f".{name}.new", directory / f"{name}.seg"
+        named = Header(tracker=self._tracker, service=self._service, sinks=sinks, created=time())
+        data = record(named.to_line())
+        with forks.opening():
+            pen = _Pen(path, _open(half_made))
+            own = OwnSegment(path, sinks, len(data), pen)
+            try:
+                fcntl.flock(pen.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                _write_whole(pen.fd, data)
+                pen.size = len(data)
+                half_made.rename(path)
+            except OSError:
+                half_made.unlink(missing_ok=True)
+                raise
+            forks.register(pen)
+            self._own.append(own)
+        return pen
+
+
+class _Pen:
+    """The right to write to one segment. When the last thread lets go of it, the segment is finished."""
+
+    __slots__ = ("__weakref__", "_file", "_pid", "fd", "path", "size")
+
+    def __init__(self, path: Path, fd: int) -> None:
+        self.path = path
+        self.fd = fd
+        self.size = 0
+        self._pid = os.getpid()
+        self._file = _identity(fd)
+
+    def after_fork_in_child(self) -> None:
+        """The file is the parent's, and so is its lock: close it here, and do not unlock it."""
+        self._close(unlock=False)
+
+    def _close(self, *, unlock: bool) -> None:
+        fd, self.fd = self.fd, -1
+        # A program may have closed all its files, and have another by this number now.
+        if fd >= 0 and _identity(fd) == self._file:
+            if unlock:
+                # A child that was forked at an unlucky moment may have our file too, and live on.
+                fcntl.flock(fd, fcntl.LOCK_UN)
+            os.close(fd)
+
+    def __del__(self) -> None:
+        with contextlib.suppress(Exception):
+            self._close(unlock=self._pid == os.getpid())
+
+
+def find_home(wanted: Path, counters: Counters) -> Path:
+    """`wanted`, or a private temporary directory, counted, when that cannot be written. Makes neither."""
+    there = next(each for each in (wanted, *wanted.absolute().parents) if each.exists())
+    if there.is_dir() and os.access(there, os.W_OK | os.X_OK, effective_ids=_EFFECTIVE):
+        return wanted
+    counters.count("temporary_home", "it cannot be written")
+    return private_home(wanted)
+
+
+def private_home(wanted: Path) -> Path:
+    """The directory that stands in for `wanted`: ours alone, and the same for the next process of this user.
+
+    So the next process delivers what this one leaves. A place that somebody else has prepared is not used.
+    """
+    steady = Path(tempfile.gettempdir()) / f"cmdrdata-{os.geteuid()}-{crc32(os.fsencode(wanted)):08x}"
+    with contextlib.suppress(OSError):
+        steady.mkdir(mode=0o700, exist_ok=True)
+        found = steady.lstat()
+        if stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid() and not found.st_mode & 0o077:
+            return steady
+    return Path(tempfile.mkdtemp(prefix="cmdrdata-"))
+
+
+def make_private(directory: Path) -> None:
+    """Make `directory` and the one above it, for this user alone, unless they are there."""
+    if not directory.is_dir():
+        directory.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        directory.mkdir(mode=0o700, exist_ok=True)
+
+
+_EFFECTIVE = os.access in os.supports_effective_ids
+
+
+def _open(path: Path) -> int:
+    low = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o600)
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    from_here = HIGH_DESCRIPTOR if limit == resource.RLIM_INFINITY else min(HIGH_DESCRIPTOR, limit // 2)
+    try:
+        high = fcntl.fcntl(low, fcntl.F_DUPFD_CLOEXEC, from_here)
+    except OSError:
+        return low
+    os.close(low)
+    return high
+
+
+def _write_whole(fd: int, data: bytes) -> None:
+    if write(fd, data) != len(data):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def _identity(fd: int) -> tuple[int, int] | None:
+    try:
+        found = os.fstat(fd)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def _words(error: OSError) -> str:
+    return os.strerror(error.errno) if error.errno else type(error).__name__

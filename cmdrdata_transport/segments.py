@@ -1,0 +1,457 @@
+"""Journal segments: the file format, and reading them back, each record once for each sink.
+
+A segment is a file of records, written by one process. A record is
+
+    a line feed, the CRC-32 of the line in eight hexadecimal digits, a space, the line
+
+and is appended by one `write`. It starts with the line feed, instead of ending with it, so that a
+record after one that was cut short (a full disk, a power failure) can always be read, whichever
+thread wrote either. The checksum alone says that a record is whole. The first record is the header:
+format, tracker, service, the sinks that must have every record, and the time of creation.
+
+Beside a segment lies one mark for each sink: the offset up to which the sink has taken the records.
+Three locks (`flock`, never pid files: containers share volumes but not pids) keep it straight. The
+writer holds an exclusive one on the segment for as long as it writes, so a segment whose lock is free
+is finished for ever. Whoever delivers holds one on the mark. All of them end with their process.
+A segment is removed when it is finished and every sink of its header has marked its end.
+
+Knows files. Does not know how records are made, what a sink is, or when to deliver.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from enum import Enum
+from hashlib import blake2b
+from pathlib import Path
+from time import time
+from zlib import crc32
+
+from . import forks
+from .event import decode, encode
+
+FORMAT = "cmdrdata.journal/1"
+
+READ_BYTES = 1024 * 1024
+"""What is read at once: some thousand events, so that a backlog of any size takes little memory."""
+
+HEADER_BYTES = 16 * 1024
+"""Enough for a header with any sensible number of sinks; more is read when it is not."""
+
+LITTER_SECONDS = 3600.0
+"""Age at which a half-made file is nobody's any more: making one takes milliseconds."""
+
+Count = Callable[[str, str], None]
+"""Told of a loss: its name, and sizes or kinds for the log."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Header:
+    """What a segment says of itself. `created` is in seconds since 1970, UTC."""
+
+    tracker: str
+    service: str | None
+    sinks: tuple[str, ...]
+    created: float
+
+    def to_line(self) -> bytes:
+        """The header as the line of the first record."""
+        named = {
+            "tracker": self.tracker,
+            "service": self.service,
+            "sinks": self.sinks,
+            "created": self.created,
+        }
+        return encode({"format": FORMAT, **named})
+
+    @classmethod
+    def from_line(cls, line: bytes) -> Header | None:
+        """The header behind `to_line`; None for another format. Raises `ValueError` for what is not JSON."""
+        match decode(line):
+            case {
+                "format": "cmdrdata.journal/1",
+                "tracker": str(tracker),
+                "service": None | str() as service,
+                "sinks": [*sinks],
+                "created": int() | float() as created,
+            }:
+                named = tuple(str(each) for each in sinks)
+                return cls(tracker=tracker, service=service, sinks=named, created=float(created))
+            case _:
+                return None
+
+
+def record(line: bytes) -> bytes:
+    """The bytes to append for `line`, which holds no line feed."""
+    return b"\n%08x %b" % (crc32(line), line)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Records:
+    """What a stretch of a segment holds; all offsets count from the start of the stretch.
+
+    `ends` has the offset after each line. `torn` are the stretches that are no record. `used` is the
+    offset from which to read on: what follows it may still be growing.
+    """
+
+    lines: list[bytes]
+    ends: list[int]
+    torn: list[tuple[int, int]]
+    used: int
+
+
+def parse(data: bytes, *, final: bool) -> Records:
+    """The records in `data`, which starts where a record ended; `final` says that nothing will follow."""
+    lines: list[bytes] = []
+    ends: list[int] = []
+    torn: list[tuple[int, int]] = []
+    position = used = 0
+    pieces = data.split(b"\n")
+    for number, piece in enumerate(pieces):
+        start, end = position, position + len(piece)
+        position = end + 1
+        if _is_record(piece):
+            lines.append(piece[9:])
+            ends.append(end)
+        elif number == len(pieces) - 1 and not final:
+            break
+        elif piece and torn and torn[-1][1] == start - 1:
+            torn[-1] = (torn[-1][0], end)
+        elif piece:
+            torn.append((start, end))
+        used = end
+    return Records(lines=lines, ends=ends, torn=torn, used=used)
+
+
+def _is_record(piece: bytes) -> bool:
+    return piece[8:9] == b" " and piece[:8] == b"%08x" % crc32(piece[9:])
+
+
+def segments(directory: Path) -> list[Path]:
+    """The segments in `directory`, oldest first; none when it cannot be read."""
+    return [directory / name for name in sorted(_names(directory)) if name.endswith(".seg")]
+
+
+def mark_of(segment: Path, sink: str) -> Path:
+    """The file that says how far `sink` has taken `segment`."""
+    return segment.with_name(f"{segment.stem}.{blake2b(sink.encode(), digest_size=6).hexdigest()}.mark")
+
+
+def marked(segment: Path, sink: str) -> int:
+    """The offset up to which `sink` has taken `segment`; 0 when it has not begun."""
+    try:
+        return _offset(mark_of(segment, sink).read_bytes())
+    except OSError:
+        return 0
+
+
+class Refusal(Enum):
+    """Why a segment cannot be claimed."""
+
+    GONE = "it has been removed"
+    LIVE = "its writer is at work"
+    TAKEN = "another process or thread is delivering it"
+    FOREIGN = "it is not for this sink, or not of this format"
+    UNREADABLE = "its header is damaged; it has been set aside"
+
+
+class Claim:
+    """One segment's records for one sink. While it is held, nobody else delivers them.
+
+    Made by `claim`. `count` is told of damage, by name.
+    """
+
+    def __init__(
+        self,
+        segment: Path,
+        *,
+        fds: tuple[int, int],
+        offset: int,
+        finished: Callable[[], bool],
+        count: Count,
+    ) -> None:
+        self.segment = segment
+        self.offset = offset
+        """Up to here the sink has taken the records."""
+        self.done = False
+        """The writer is gone and the sink has taken everything."""
+        self._segment_fd, self._mark_fd = fds
+        self._finished = finished
+        self._count = count
+        self._read_to = offset
+        self._ahead: deque[tuple[bytes, int]] = deque()
+
+    def take(self, most: int, most_bytes: int) -> list[bytes]:
+        """The next lines for the sink, at least one if there is one; the same ones until `advance`."""
+        if not self._ahead:
+            self._read()
+        lines: list[bytes] = []
+        size = 0
+        for line, _ in self._ahead:
+            size += len(line)
+            if lines and (len(lines) == most or size > most_bytes):
+                break
+            lines.append(line)
+        return lines
+
+    def advance(self, taken: int) -> None:
+        """Note that the sink has the next `taken` lines.
+
+        A mark that cannot be written is no error: whoever comes next may then tell the sink again.
+        """
+        for _ in range(taken):
+            _, self.offset = self._ahead.popleft()
+        if taken:
+            self._mark()
+
+    def is_orphan(self) -> bool:
+        """Whether the segment was removed under its writer, whose records only we can still read."""
+        return os.fstat(self._segment_fd).st_nlink == 0
+
+    def close(self) -> None:
+        """Let others have it."""
+        fds = (self._segment_fd, self._mark_fd)
+        self._segment_fd = self._mark_fd = -1
+        for fd in fds:
+            if fd >= 0:
+                os.close(fd)
+
+    def after_fork_in_child(self) -> None:
+        """The claim is the parent's: what is closed here stays open, and locked, there."""
+        self.close()
+
+    def _read(self) -> None:
+        # Ask first, then read: so what was written before the writer went is seen.
+        finished = self._finished()
+        found, data, whole = _read_on(self._segment_fd, self._read_to, finished=finished)
+        for first, last in found.torn:
+            self._set_aside(self._read_to + first, data[first:last])
+        self._ahead.extend(zip(found.lines, (self._read_to + end for end in found.ends), strict=True))
+        self._read_to += found.used
+        if not self._ahead and self.offset != self._read_to:
+            self.offset = self._read_to
+            self._mark()
+        self.done = finished and whole and not self._ahead
+
+    def _mark(self) -> None:
+        with contextlib.suppress(OSError):
+            os.pwrite(self._mark_fd, b"%020d\n" % self.offset, 0)
+
+    def _set_aside(self, offset: int, data: bytes) -> None:
+        # The name keeps it to one copy and one count, however many sinks and processes pass here.
+        path = self.segment.with_name(f"{self.segment.stem}-{offset}.torn")
+        try:
+            fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        except FileExistsError:
+            return
+        except OSError:
+            self._count("torn", f"{len(data)} bytes")
+            return
+        self._count("torn", f"{len(data)} bytes")
+        try:
+            with contextlib.suppress(OSError):
+                os.write(fd, data)
+        finally:
+            os.close(fd)
+
+
+def claim(
+    segment: Path, sink: str, *, count: Count, finished: Callable[[], bool] | None = None
+) -> Claim | Refusal:
+    """Claim `segment` for `sink`.
+
+    `finished` is what the segment's own process knows of its writer; without it the writer's lock is
+    asked, and a segment that is being written is refused.
+
+    Raises:
+        OSError: a file cannot be opened or made, for another reason than that the segment is gone.
+    """
+    with forks.opening(wait=True), contextlib.ExitStack() as opened:
+        try:
+            fd = os.open(segment, os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return Refusal.GONE
+        opened.callback(os.close, fd)
+        if finished is None and not _lock(fd, fcntl.LOCK_SH):
+            return Refusal.LIVE
+        start = _start_for(sink, segment, fd, count)
+        if isinstance(start, Refusal):
+            return start
+        mark = mark_of(segment, sink)
+        mark_fd = os.open(mark, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        opened.callback(os.close, mark_fd)
+        if not _lock(mark_fd, fcntl.LOCK_EX):
+            return Refusal.TAKEN
+        # `remove_if_delivered` removes the segment first, then its marks: when the segment is still
+        # there now, we hold the mark that tells its story, and not a new one.
+        if not segment.exists():
+            mark.unlink(missing_ok=True)
+            return Refusal.GONE
+        offset = max(start, _offset(os.pread(mark_fd, 64, 0)))
+        finished = finished or _yes
+        made = Claim(segment, fds=(fd, mark_fd), offset=offset, finished=finished, count=count)
+        forks.register(made)
+        opened.pop_all()
+        return made
+
+
+def _start_for(sink: str, segment: Path, fd: int, count: Count) -> int | Refusal:
+    try:
+        found = _header(fd)
+    except ValueError:
+        segment.rename(segment.with_suffix(".torn"))
+        count("torn", "a whole segment")
+        return Refusal.UNREADABLE
+    return found[1] if found and sink in found[0].sinks else Refusal.FOREIGN
+
+
+def remove_if_delivered(segment: Path) -> bool:
+    """Remove a finished segment when every sink it names has taken all of it; say whether it is gone.
+
+    Raises:
+        OSError: it cannot be read or removed.
+    """
+    try:
+        with segment.open("rb", buffering=0) as file:
+            found = _header(file.fileno())
+            size = os.fstat(file.fileno()).st_size
+    except FileNotFoundError:
+        return True
+    except ValueError:
+        return False
+    if found is None:
+        return False
+    header, start = found
+    if size > start and any(marked(segment, sink) < size for sink in header.sinks):
+        return False
+    segment.unlink(missing_ok=True)
+    for sink in header.sinks:
+        mark_of(segment, sink).unlink(missing_ok=True)
+    return True
+
+
+def clear_litter(directory: Path) -> None:
+    """Remove what processes that died in the middle of making or removing a segment left behind."""
+    names = _names(directory)
+    stems = {name.removesuffix(".seg") for name in names if name.endswith(".seg")}
+    for name in names:
+        half_made = name.endswith(".new")
+        orphan = name.endswith(".mark") and name.split(".")[0] not in stems
+        if half_made or orphan:
+            with contextlib.suppress(OSError):
+                path = directory / name
+                if time() - path.stat().st_mtime > LITTER_SECONDS:
+                    path.unlink()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Backlog:
+    """What one sink has not taken yet of one segment.
+
+    `live` says that the segment's writer is at work: its own process delivers it.
+    """
+
+    segment: Path
+    tracker: str
+    service: str | None
+    created: float
+    sink: str
+    events: int
+    size: int
+    live: bool
+
+
+def backlog(directory: Path) -> list[Backlog]:
+    """All that sinks have not taken yet of the segments in `directory`, oldest first. Changes nothing."""
+    return [each for segment in segments(directory) for each in _backlog_of(segment)]
+
+
+def _backlog_of(segment: Path) -> Iterator[Backlog]:
+    try:
+        fd = os.open(segment, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return
+    try:
+        with contextlib.suppress(ValueError):
+            found = _header(fd)
+            live = not _lock(fd, fcntl.LOCK_SH)
+            header, start = found or (None, 0)
+            for sink in header.sinks if header else ():
+                events, size = _count_after(fd, max(start, marked(segment, sink)))
+                if events and header:
+                    yield Backlog(
+                        segment=segment,
+                        tracker=header.tracker,
+                        service=header.service,
+                        created=header.created,
+                        sink=sink,
+                        events=events,
+                        size=size,
+                        live=live,
+                    )
+    finally:
+        os.close(fd)
+
+
+def _count_after(fd: int, offset: int) -> tuple[int, int]:
+    events = size = 0
+    whole = False
+    while not whole:
+        found, _, whole = _read_on(fd, offset, finished=True)
+        events += len(found.lines)
+        size += sum(map(len, found.lines))
+        offset += found.used
+    return events, size
+
+
+def _read_on(fd: int, offset: int, *, finished: bool, size: int = READ_BYTES) -> tuple[Records, bytes, bool]:
+    """The records from `offset` on, the bytes they were in, and whether these reach the end of the file."""
+    while True:
+        data = os.pread(fd, size, offset)
+        whole = len(data) < size
+        found = parse(data, final=finished and whole)
+        if found.used or whole:
+            return found, data, whole
+        size *= 2  # a record larger than what was read
+
+
+def _header(fd: int) -> tuple[Header, int] | None:
+    """The header of an open segment and the offset after it; None for another format.
+
+    Raises:
+        ValueError: the segment does not begin with a whole record.
+    """
+    found, _, _ = _read_on(fd, 0, finished=True, size=HEADER_BYTES)
+    if not found.lines or (found.torn and found.torn[0][0] < found.ends[0]):
+        raise ValueError("a segment without a header")
+    header = Header.from_line(found.lines[0])
+    return (header, found.ends[0]) if header else None
+
+
+def _offset(mark: bytes) -> int:
+    # A mark that cannot be read counts as none: rather a second telling than a lost one.
+    return int(mark) if mark.strip().isdigit() else 0
+
+
+def _lock(fd: int, how: int) -> bool:
+    try:
+        fcntl.flock(fd, how | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _names(directory: Path) -> list[str]:
+    try:
+        return os.listdir(directory)  # noqa: PTH208 - names are all we need
+    except OSError:
+        return []
+
+
+def _yes() -> bool:
+    return True

@@ -1,0 +1,148 @@
+"""Where events go: one module for each kind of sink, imported when one is asked for.
+
+Knows how to open a sink from what a user writes: a URL, an object with `send`, or a function. What
+comes back is an outlet, which takes events as the lines of JSON they are in the journal.
+
+Does not know when events are sent, or what happens to those that cannot be: that is delivery's.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol, cast, runtime_checkable
+from urllib.parse import SplitResult, unquote, urlsplit
+
+from cmdrdata_transport.errors import TrackingSetupError
+
+if TYPE_CHECKING:
+    from cmdrdata_transport.event import UsageEvent
+
+
+@runtime_checkable
+class Sink(Protocol):
+    """A receiver of events that a user writes; a function that takes the same list will do as well.
+
+    - `send` is called in a thread of ours, by one thread at a time, never in a call to a provider.
+    - When it returns, all events of the list are taken. When it raises `Rejected`, they never will be.
+      When it raises `Unavailable`, or anything else, it is given them again after a pause.
+    - It may be given an event twice, after a crash or a failure: `event_id` tells.
+    - Events of an earlier run of the program are delivered to the sink of the same name: `name`, if it
+      has such an attribute, else the name of the function or the class.
+    """
+
+    def send(self, events: list[UsageEvent], /) -> object:
+        """Take the events, or raise."""
+        ...
+
+
+class Outlet(Protocol):
+    """A sink, opened. Used by one thread at a time."""
+
+    @property
+    def identity(self) -> str:
+        """What a journal calls it: the URL without secrets, or `callable:` and the name."""
+        ...
+
+    @property
+    def batch(self) -> int:
+        """How many events one `send` takes at most."""
+        ...
+
+    def send(self, lines: Sequence[bytes], timeout: float | None = None) -> None:
+        """Take the events, in `timeout` seconds at most if the sink can tell.
+
+        Raises:
+            Rejected: at least one of them will never be taken.
+            Unavailable: not all of them are taken now; `taken` says how many are.
+            Exception: none is taken now.
+        """
+        ...
+
+    def close(self) -> None:
+        """Let go of files and connections; `send` may open them again."""
+        ...
+
+    def forget(self) -> None:
+        """In a forked child: never touch what the parent has open, not even to close it."""
+        ...
+
+
+class Unauthorized(Exception):
+    """Marks what an operator must put right, a wrong key say: counted under its own name."""
+
+
+SCHEMES: Mapping[str, str] = {"sqlite": "sqlite", "jsonl": "jsonl", "https": "http", "http": "http"}
+"""The module that opens a URL, by scheme. Each has `open_url(url, home, environ) -> Outlet`."""
+
+
+def open_sink(
+    spec: str | Sink | Callable[[list[UsageEvent]], object],
+    *,
+    home: Path,
+    environ: Mapping[str, str],
+    name: str | None = None,
+) -> Outlet:
+    """The outlet behind what a user wrote. Opens no file and no connection yet.
+
+    `home` is what relative paths are relative to; `environ` is where keys are looked up; `name` is
+    for functions that have none.
+
+    Raises:
+        TrackingSetupError: there is no such sink; the message says what to write.
+    """
+    if not isinstance(spec, str):
+        return _open_python(spec, name)
+    url = urlsplit(spec.strip())
+    module = SCHEMES.get(url.scheme)
+    if module is None:
+        raise TrackingSetupError(
+            f"no sink is known by the URL scheme {url.scheme or spec!r}; there are sqlite:///usage.db, "
+            "jsonl:///usage.jsonl, https://host/path, and functions"
+        )
+    open_url = cast(
+        "Callable[[SplitResult, Path, Mapping[str, str]], Outlet]",
+        import_module(f".{module}", __name__).open_url,
+    )
+    return open_url(url, home, environ)
+
+
+def file_of(url: SplitResult, home: Path) -> Path:
+    """The file that `scheme:///relative` or `scheme:////absolute` means.
+
+    Raises:
+        TrackingSetupError: it names no file, or says more than that.
+    """
+    scheme = url.scheme
+    if url.netloc or url.query or url.fragment or not url.path.strip("/"):
+        raise TrackingSetupError(
+            f"{scheme}: takes a file and nothing else: {scheme}:///usage.{scheme} with three slashes lies in "
+            f"home, {scheme}:////var/lib/usage.{scheme} with four is absolute"
+        )
+    return home / unquote(url.path[1:])
+
+
+def _open_python(spec: Sink | Callable[[list[UsageEvent]], object], name: str | None) -> Outlet:
+    from .python import PythonOutlet  # noqa: PLC0415 - each sink is imported when it is asked for
+
+    send = spec.send if isinstance(spec, Sink) else spec
+    if not callable(send):
+        raise TrackingSetupError(
+            f"a sink is a URL, a function or an object with `send`, not {type(spec).__name__}"
+        )
+    if inspect.iscoroutinefunction(send) or inspect.iscoroutinefunction(getattr(send, "__call__", None)):  # noqa: B004
+        raise TrackingSetupError(
+            "a sink is called in a thread that runs no event loop: give a plain function, "
+            "which may hand the events to your loop with asyncio.run_coroutine_threadsafe"
+        )
+    found = name or getattr(spec, "name", None) or getattr(spec, "__name__", None)
+    if found is None and isinstance(spec, Sink):
+        found = type(spec).__name__
+    if not isinstance(found, str) or found == "<lambda>":
+        raise TrackingSetupError(
+            "a sink needs a name, by which events that wait for it are found again after a restart: "
+            "define it with def, or give it an attribute `name`"
+        )
+    return PythonOutlet(send, f"callable:{found}")

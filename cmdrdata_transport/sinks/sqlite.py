@@ -1,0 +1,329 @@
+"""The embedded ledger: events in an SQLite file, each once.
+
+Any number of processes write one file, in WAL mode; `event_id` is unique, so an event that is told
+twice is there once. `synchronous=NORMAL`: a commit survives the death of every process, and a power
+failure may undo the last ones, which the journal no longer has then. `ledger.py` reads the file back.
+
+Every field that a report sums, groups by or filters on is a column of its own, and the event is kept
+as the JSON it came in. Columns, and not expressions over the JSON, because a sum over a million
+events then parses no JSON, the same SQL serves any database, and users can write it by hand. A column
+that an event does not fill takes one byte.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+from collections.abc import Generator, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from time import monotonic, sleep
+from typing import Any
+from urllib.parse import SplitResult
+
+from cmdrdata_transport.errors import Rejected, Unavailable
+from cmdrdata_transport.event import FORMAT, FRACTIONAL_UNITS, UNITS, decode
+
+from . import file_of
+
+PATIENCE_SECONDS = 5.0
+"""How long a batch waits for another process's transaction; commits take milliseconds."""
+
+TEXTS = (
+    "timestamp",
+    "customer_id",
+    "service",
+    "provider",
+    "model",
+    "request_model",
+    "operation",
+    "api",
+    "host",
+    "response_id",
+    "request_id",
+    "finish_reason",
+    "service_tier",
+    "usage_status",
+    "usage_source",
+    "outcome",
+    "error_type",
+    "error_code",
+    "provider_cost",
+)
+NUMBERS = (
+    "part",
+    "attempt",
+    "streaming",
+    "status_code",
+    "request_duration_ms",
+    "time_to_first_byte_ms",
+    *UNITS,
+)
+
+MIGRATIONS: tuple[tuple[str, ...], ...] = (
+    (
+        """
+        CREATE TABLE usage_events (
+            seq INTEGER PRIMARY KEY,
+            event_id TEXT NOT NULL UNIQUE,
+            at INTEGER NOT NULL,
+            event TEXT NOT NULL,
+            timestamp TEXT NOT NULL,
+            customer_id TEXT,
+            service TEXT,
+            provider TEXT,
+            model TEXT,
+            request_model TEXT,
+            operation TEXT,
+            api TEXT,
+            host TEXT,
+            response_id TEXT,
+            request_id TEXT,
+            finish_reason TEXT,
+            service_tier TEXT,
+            usage_status TEXT,
+            usage_source TEXT,
+            outcome TEXT,
+            error_type TEXT,
+            error_code TEXT,
+            provider_cost TEXT,
+            part INTEGER,
+            attempt INTEGER,
+            streaming INTEGER,
+            status_code INTEGER,
+            request_duration_ms REAL,
+            time_to_first_byte_ms REAL
+        )
+        """,
+        "CREATE INDEX usage_events_at ON usage_events (at)",
+    ),
+)
+"""What makes the schema, in order; a released entry is never changed, only followed by another.
+
+The units are not here: `_add_units` gives each unit of the format its column, also the ones of later
+versions. `at` is the timestamp in microseconds since 1970, UTC, so that times compare, however they
+were written.
+"""
+
+_REQUIRED = ("event_id", "provider", "usage_status", "outcome")
+_FIELDS = (*TEXTS, *NUMBERS)
+_COLUMNS = ("event_id", "at", "event", *_FIELDS)
+_INSERT = (
+    f"INSERT INTO usage_events ({', '.join(_COLUMNS)}) VALUES ({', '.join('?' * len(_COLUMNS))}) "  # noqa: S608 - our own names
+    "ON CONFLICT (event_id) DO NOTHING"
+)
+_UNSTORABLE = (
+    sqlite3.DataError,
+    sqlite3.IntegrityError,
+    sqlite3.InterfaceError,
+    sqlite3.ProgrammingError,
+    UnicodeEncodeError,
+)
+_LARGEST = 2**63 - 1
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def open_url(url: SplitResult, home: Path, environ: Mapping[str, str]) -> SqliteOutlet:  # noqa: ARG001
+    """The outlet of `sqlite:///usage.db`."""
+    return SqliteOutlet(file_of(url, home), f"sqlite://{url.path}")
+
+
+class SqliteOutlet:
+    """Writes to the ledger at `path`, which is made, for this user alone, when it is not there."""
+
+    batch = 500
+
+    def __init__(self, path: Path, identity: str) -> None:
+        self.identity = identity
+        self._path = path
+        self._connection: sqlite3.Connection | None = None
+        self._file: tuple[int, int] | None = None
+
+    def send(self, lines: Sequence[bytes], timeout: float | None = None) -> None:
+        """Write the events in one transaction.
+
+        Raises:
+            Rejected: one of them cannot be stored; none is.
+            Unavailable: the file is locked, cannot be written, or is no ledger of ours.
+        """
+        rows = [row_of(line) for line in lines]
+        patience = PATIENCE_SECONDS if timeout is None else min(timeout, PATIENCE_SECONDS)
+        try:
+            connection = self._connected(patience)
+            with _transaction(connection):
+                try:
+                    connection.executemany(_INSERT, rows)
+                except OverflowError:
+                    connection.executemany(_INSERT, map(_storable, rows))
+        except _UNSTORABLE as error:
+            raise Rejected(f"it cannot be stored: {type(error).__name__}") from None
+        except (sqlite3.Error, OSError) as error:
+            self.close()
+            raise Unavailable(_words(error)) from None
+
+    def close(self) -> None:
+        """Close the file. The next `send` opens it again."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            with contextlib.suppress(sqlite3.Error):
+                connection.close()
+
+    def forget(self) -> None:
+        """SQLite forbids even closing a connection that a parent has open, so it is kept, unused."""
+        if self._connection is not None:
+            _PARENTS.append(self._connection)
+            self._connection = None
+
+    def _connected(self, patience: float) -> sqlite3.Connection:
+        # A ledger that somebody has moved away would take events that nobody ever sees.
+        if self._connection is not None and _identity(self._path) != self._file:
+            self.close()
+        if self._connection is None:
+            self._connection = connect(self._path, patience)
+            self._file = _identity(self._path)
+        self._connection.execute(f"PRAGMA busy_timeout = {int(patience * 1000)}")
+        return self._connection
+
+
+_PARENTS: list[sqlite3.Connection] = []
+
+
+def connect(path: Path, patience: float = PATIENCE_SECONDS) -> sqlite3.Connection:
+    """A connection that may write to the ledger at `path`, made and brought to this version if need be.
+
+    Raises:
+        sqlite3.Error, OSError: it cannot be opened.
+        Unavailable: a newer version of this library made it.
+    """
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    # SQLite would make it readable for everybody; what it puts beside it takes the mode of this one.
+    os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+    connection = sqlite3.connect(path, timeout=patience, isolation_level=None, check_same_thread=False)
+    try:
+        _use_wal(connection, patience)
+        connection.execute("PRAGMA synchronous = NORMAL")
+        _migrate(connection)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def row_of(line: bytes) -> tuple[Any, ...]:
+    """The event of a line, as `_INSERT` wants it. Raises `Rejected`, naming what is missing."""
+    try:
+        text = line.decode()
+        event: dict[str, Any] = decode(line)
+        get = event.get
+    except (AttributeError, ValueError):
+        raise Rejected("the event is not a JSON object") from None
+    if get("format") != FORMAT:
+        raise Rejected(f"the event is not of the format {FORMAT}")
+    for name in _REQUIRED:
+        if not isinstance(get(name), str):
+            raise Rejected(f"the event has no {name}")
+    return (get("event_id"), _microseconds(get("timestamp")), text, *map(get, _FIELDS))
+
+
+def _storable(row: tuple[Any, ...]) -> list[Any]:
+    # SQLite has no larger integers; the JSON keeps all digits.
+    return [float(each) if isinstance(each, int) and abs(each) > _LARGEST else each for each in row]
+
+
+def _microseconds(timestamp: object) -> int:
+    try:
+        at = datetime.fromisoformat(timestamp)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        raise Rejected("timestamp is not a time in ISO 8601") from None
+    return microseconds(at)
+
+
+def microseconds(at: datetime) -> int:
+    """The time since 1970; one without a zone is in UTC."""
+    since = (at if at.tzinfo else at.replace(tzinfo=UTC)) - _EPOCH
+    return (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds
+
+
+def _use_wal(connection: sqlite3.Connection, patience: float) -> None:
+    # Switching needs the file for itself, and SQLite does not wait for that, whatever its timeout:
+    # of several processes that open a new ledger at once, some would fail.
+    deadline = monotonic() + patience
+    while connection.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+        except sqlite3.OperationalError:
+            if monotonic() > deadline:
+                raise
+            sleep(0.02)
+
+
+def columns(connection: sqlite3.Connection) -> set[str]:
+    """The names of the ledger's columns; none when there is no ledger."""
+    return {name for _, name, *_ in connection.execute("PRAGMA table_info(usage_events)")}
+
+
+def _migrate(connection: sqlite3.Connection) -> None:
+    if _version(connection) == len(MIGRATIONS) and columns(connection).issuperset(UNITS):
+        return
+    with _transaction(connection):
+        connection.execute(
+            "CREATE TABLE IF NOT EXISTS usage_migrations "
+            "(version INTEGER PRIMARY KEY, applied_at TEXT NOT NULL)"
+        )
+        done = _version(connection)
+        if done > len(MIGRATIONS):
+            raise Unavailable(
+                f"the ledger has schema {done}, and this library knows {len(MIGRATIONS)}: upgrade it"
+            )
+        for version in range(done, len(MIGRATIONS)):
+            for statement in MIGRATIONS[version]:
+                connection.execute(statement)
+            connection.execute(
+                "INSERT INTO usage_migrations VALUES (?, ?)", (version + 1, datetime.now(UTC).isoformat())
+            )
+        _add_units(connection)
+
+
+def _add_units(connection: sqlite3.Connection) -> None:
+    # An older version may have stored events with units that it did not know: they are in the JSON.
+    for unit in sorted(set(UNITS) - columns(connection)):
+        kind = "REAL" if unit in FRACTIONAL_UNITS else "INTEGER"
+        connection.execute(f"ALTER TABLE usage_events ADD COLUMN {unit} {kind}")
+        connection.execute(
+            f"UPDATE usage_events SET {unit} = json_extract(event, '$.{unit}') "  # noqa: S608 - our own names
+            f"WHERE json_extract(event, '$.{unit}') IS NOT NULL"
+        )
+
+
+def _version(connection: sqlite3.Connection) -> int:
+    known = "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'usage_migrations'"
+    if connection.execute(known).fetchone() is None:
+        return 0
+    return int(connection.execute("SELECT coalesce(max(version), 0) FROM usage_migrations").fetchone()[0])
+
+
+@contextlib.contextmanager
+def _transaction(connection: sqlite3.Connection) -> Generator[None]:
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+    except BaseException:
+        with contextlib.suppress(sqlite3.Error):
+            connection.execute("ROLLBACK")
+        raise
+    connection.execute("COMMIT")
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def _words(error: Exception) -> str:
+    if isinstance(error, OSError):
+        return error.strerror or type(error).__name__
+    return str(error)

@@ -1,0 +1,263 @@
+"""Delivery: what is in the journal reaches every sink, whenever that sink can take it.
+
+Knows when lanes run: each in a daemon thread, started lazily, made again after a fork, which owns
+nothing that can be lost. Threads poll; the request path signals nobody. A sink that is down delays
+no other, nor the application, nor its exit by more than the caller allows. `drain` delivers what dead
+processes left, without an application.
+
+Does not know how a lane delivers.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from time import monotonic, sleep
+
+from . import forks
+from .counters import Counters
+from .errors import TrackingSetupError
+from .event import UsageEvent
+from .journal import Journal, OwnSegment
+from .lanes import Lane, Memory
+from .segments import Backlog, backlog, marked, remove_if_delivered
+from .sinks import Outlet, Sink, open_sink
+
+
+class Delivery:
+    """Delivers one tracker's journal to its sinks.
+
+    With `threads=False` nothing runs by itself: `flush` delivers, in the thread that calls it.
+    """
+
+    def __init__(
+        self, journal: Journal, outlets: Mapping[str, Outlet], counters: Counters, *, threads: bool = True
+    ) -> None:
+        self._journal = journal
+        self._counters = counters
+        self._threaded = threads
+        self._closed = False
+        self._starting = threading.Lock()
+        self._lanes = _lanes(outlets.values(), journal, counters)
+        self._running = False
+        self._pid = os.getpid()
+        forks.register(self)
+
+    def ensure_running(self) -> None:
+        """Start the threads and the first segment, unless they are there. Called where a request starts.
+
+        Costs two comparisons when there is nothing to do. Never raises: an interpreter that is going
+        down starts no thread, and the journal keeps what the next process will deliver.
+        """
+        if self._running and self._pid == os.getpid():
+            return
+        self._closed = False
+        with contextlib.suppress(Exception):
+            self._start()
+
+    def flush(self, timeout: float | None = None) -> bool:
+        """Deliver what was journaled before this call; True when every sink has it, or has refused it.
+
+        Waits `timeout` seconds at most, or, without one, for as long as it takes. A sink that asked
+        for a pause is not asked before; one that merely failed is.
+        """
+        deadline = None if timeout is None else monotonic() + timeout
+        awaited = [(own, size) for own in self._journal.own() if (size := _size(own.path)) > own.start]
+        if self._have_all(awaited):
+            return True
+        if not self._closed:
+            self.ensure_running()
+        for lane in self._lanes:
+            lane.hurry()
+        while not self._have_all(awaited):
+            left = None if deadline is None else deadline - monotonic()
+            if left is not None and left <= 0:
+                return False
+            self._advance(left)
+        return True
+
+    def close(self, timeout: float | None = None) -> bool:
+        """Finish the segment, flush, and stop the threads, in `timeout` seconds altogether.
+
+        A thread that hangs in a sink is left behind; what it did not deliver is in the journal, and
+        the next process delivers it. `ensure_running` starts all again. Says what `flush` says.
+        """
+        deadline = None if timeout is None else monotonic() + timeout
+        self._journal.close()
+        delivered = self.flush(timeout)
+        self._closed, self._running = True, False
+        for lane in self._lanes:
+            lane.stop()
+        for lane in self._lanes:
+            lane.join(None if deadline is None else max(0.0, deadline - monotonic()))
+        for own in self._journal.own():
+            with contextlib.suppress(OSError):
+                if own.finished() and remove_if_delivered(own.path):
+                    self._journal.forget(own)
+        self._counters.settle()
+        return delivered
+
+    def backlog(self) -> list[Backlog]:
+        """What is in the home's journal and not delivered yet, by any process."""
+        return backlog(self._journal.directory)
+
+    def after_fork_in_child(self) -> None:
+        """The threads are the parent's, and so are all files and locks: start anew at the next request."""
+        outlets = [lane.abandon() for lane in self._lanes]
+        self._lanes = _lanes(outlets, self._journal, self._counters)
+        self._starting = threading.Lock()
+        self._running = False
+        self._pid = os.getpid()
+
+    def __del__(self) -> None:
+        # Only a flag: a finaliser may run inside the very call that would wake the thread.
+        for lane in getattr(self, "_lanes", ()):
+            lane.stopping = True
+
+    def _start(self) -> None:
+        if self._pid != os.getpid():
+            # Forked without Python's knowledge.
+            self._journal.after_fork_in_child()
+            self.after_fork_in_child()
+        if not self._starting.acquire(blocking=False):
+            return
+        try:
+            self._journal.prepare()
+            if self._threaded:
+                for lane in self._lanes:
+                    lane.start()
+            self._running = True
+        finally:
+            self._starting.release()
+
+    def _have_all(self, awaited: Sequence[tuple[OwnSegment, int]]) -> bool:
+        if self._journal.held or any(lane.queued for lane in self._lanes):
+            return False
+        return all(
+            marked(own.path, lane.identity) >= size or not own.path.exists()
+            for own, size in awaited
+            for lane in self._lanes
+            if lane.identity in own.sinks
+        )
+
+    def _advance(self, timeout: float | None) -> None:
+        moved = False
+        for lane in self._lanes:
+            if not lane.alive:
+                moved = lane.step(timeout) or moved
+        self._counters.settle()
+        if not moved:
+            sleep(0.01 if timeout is None else min(0.01, timeout))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Drained:
+    """What `drain` did for one sink.
+
+    `pending` events are in segments of dead processes, and wait still; `trouble` says why. `live` ones
+    are in segments of processes that are at work, which deliver them.
+    """
+
+    sink: str
+    delivered: int
+    rejected: int
+    pending: int
+    live: int
+    trouble: str | None
+
+
+def drain(
+    home: Path,
+    sinks: Iterable[str | Sink | Callable[[list[UsageEvent]], object]] | None = None,
+    *,
+    environ: Mapping[str, str] | None = None,
+    timeout: float | None = None,
+    progress: Callable[[str, int], None] | None = None,
+    counters: Counters | None = None,
+) -> list[Drained]:
+    """Deliver what dead processes left in `home`, to `sinks`, or to all that the segments name.
+
+    A sink that fails is tried again until `timeout` seconds have passed; without one, it is tried
+    once. A sink that cannot be opened here, such as another program's function, keeps its events
+    waiting. `progress` is called with a sink and the number of events it has taken so far.
+    """
+    counters = counters or Counters()
+    environ = os.environ if environ is None else environ
+    journal = Journal(home, sinks=(), counters=counters)
+    troubles: dict[str, str] = {}
+    outlets: list[Outlet] = []
+    named = {each.sink for each in backlog(journal.directory) if not each.live}
+    for spec in sorted(named) if sinks is None else sinks:
+        try:
+            outlets.append(open_sink(spec, home=home, environ=environ))
+        except TrackingSetupError as error:
+            if sinks is not None:
+                raise
+            troubles[str(spec)] = str(error)
+    lanes = _lanes(outlets, journal, counters)
+    _run_dry(lanes, timeout, progress)
+    for lane in lanes:
+        lane.join(0)
+        if lane.trouble:
+            troubles[lane.identity] = lane.trouble
+    return _summed(lanes, troubles, backlog(journal.directory))
+
+
+def _run_dry(
+    lanes: Sequence[Lane], timeout: float | None, progress: Callable[[str, int], None] | None
+) -> None:
+    deadline = None if timeout is None else monotonic() + timeout
+    running = list(lanes)
+    while running:
+        left = None if deadline is None else deadline - monotonic()
+        if left is not None and left <= 0:
+            return
+        moved = False
+        for lane in list(running):
+            more = lane.step(left)
+            moved = moved or more
+            if not more and (lane.trouble is None or deadline is None):
+                running.remove(lane)
+            if progress is not None:
+                progress(lane.identity, lane.delivered)
+        if running and not moved:
+            sleep(0.05)
+
+
+def _summed(lanes: Sequence[Lane], troubles: Mapping[str, str], waiting: Sequence[Backlog]) -> list[Drained]:
+    by_identity = {lane.identity: lane for lane in lanes}
+    pending, live = Counter[str](), Counter[str]()
+    for each in waiting:
+        (live if each.live else pending)[each.sink] += each.events
+    return [
+        Drained(
+            sink=sink,
+            delivered=by_identity[sink].delivered if sink in by_identity else 0,
+            rejected=by_identity[sink].rejected if sink in by_identity else 0,
+            pending=pending[sink],
+            live=live[sink],
+            trouble=troubles.get(sink),
+        )
+        for sink in sorted({*by_identity, *troubles, *pending, *live})
+    ]
+
+
+def _lanes(outlets: Iterable[Outlet], journal: Journal, counters: Counters) -> list[Lane]:
+    outlets = list(outlets)
+    identities = [outlet.identity for outlet in outlets]
+    if len(set(identities)) < len(identities):
+        raise TrackingSetupError(f"a sink is there twice: {', '.join(sorted(identities))}")
+    memory = Memory(journal, identities, counters)
+    return [Lane(outlet, journal, memory, counters) for outlet in outlets]
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0

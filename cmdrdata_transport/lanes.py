@@ -1,0 +1,391 @@
+"""A lane: the way of events to one sink.
+
+Knows what is next for the sink, moves the sink's mark when it has taken it, pauses longer and longer
+while the sink fails, and buries what the sink refuses for ever in a file in `dead/`, with the reason.
+It delivers this process's segments, those that dead processes left, and what is held in memory while
+no file takes it.
+
+Does not know how a segment looks, what a sink does with an event, or of any other lane.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import re
+import threading
+from collections import deque
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from itertools import islice
+from pathlib import Path
+from time import monotonic
+from zlib import crc32
+
+from .counters import Counters
+from .errors import Rejected, Unavailable
+from .event import decode, encode
+from .journal import HELD_EVENTS, Journal, OwnSegment, make_private
+from .segments import Claim, Refusal, claim, clear_litter, remove_if_delivered, segments
+from .sinks import Outlet, Unauthorized
+
+BATCH_BYTES = 1024 * 1024
+"""A batch has no more than this, or one event: what a database takes at once without complaint."""
+
+BUSY_SECONDS = 0.1
+"""Pause after a delivery. A shorter one makes smaller batches, and each costs a commit."""
+
+IDLE_SECONDS = 1.0
+"""The longest pause when there is nothing: how late an event may reach a sink after a quiet time."""
+
+SCAN_SECONDS = 5.0
+"""How often a lane looks for segments that dead processes left."""
+
+FIRST_PAUSE_SECONDS = 0.5
+LONGEST_PAUSE_SECONDS = 60.0
+"""The pause after a failure doubles from the one to the other, less a random part of up to a half, so
+that many processes do not come back at the same moment."""
+
+LONGEST_ASKED_SECONDS = 900.0
+"""The longest pause that a receiver can ask for: some ask for days."""
+
+
+class Memory:
+    """Events that no file takes, in a queue for each sink. They go to a file as soon as one takes them."""
+
+    def __init__(self, journal: Journal, sinks: Iterable[str], counters: Counters) -> None:
+        self._journal = journal
+        self._counters = counters
+        self._queues: dict[str, deque[bytes]] = {sink: deque() for sink in sinks}
+
+    def of(self, sink: str) -> deque[bytes]:
+        """What waits for `sink`; whoever delivers it takes it from the left."""
+        return self._queues[sink]
+
+    def tend(self) -> None:
+        """Have the journal write what it holds, or take it over, to be delivered from memory."""
+        if not self._journal.held or self._journal.recover():
+            return
+        lines = self._journal.take_held()
+        for sink, queue in self._queues.items():
+            room = max(0, HELD_EVENTS - len(queue))
+            queue.extend(lines[:room])
+            self._count_lost(sink, len(lines[room:]))
+
+    def spill(self, sink: str) -> bool:
+        """Write what waits for `sink` to a segment for it alone; False when no file takes it."""
+        queue = self._queues[sink]
+        lines = list(queue)
+        if lines and not self._journal.spill(lines, sink):
+            return False
+        with contextlib.suppress(IndexError):  # a thread that hung in the sink is back, and takes them too
+            for _ in lines:
+                queue.popleft()
+        return True
+
+    def give_up(self, sink: str) -> None:
+        """Write what waits for `sink`, or count it as lost, since nobody is left to deliver it."""
+        if not self.spill(sink):
+            self._count_lost(sink, len(self._queues[sink]))
+
+    def _count_lost(self, sink: str, number: int) -> None:
+        if number:
+            self._counters.count("memory_dropped", sink, number)
+
+
+class Lane:
+    """Delivers to one sink: by itself in a daemon thread, after `start`, or step by step, for a caller."""
+
+    def __init__(self, outlet: Outlet, journal: Journal, memory: Memory, counters: Counters) -> None:
+        self.identity = outlet.identity
+        self.stopping = False
+        """Set to have the thread end at its next look, at the latest after a second."""
+        self.delivered = 0
+        self.rejected = 0
+        self.trouble: str | None = None
+        """Why the sink does not take events just now."""
+        self._outlet = outlet
+        self._journal = journal
+        self._memory = memory
+        self._queue = memory.of(outlet.identity)
+        self._counters = counters
+        self._thread: threading.Thread | None = None
+        self._wake = threading.Event()
+        self._stepping = threading.Lock()
+        self._claims: dict[Path, Claim] = {}
+        self._left: Claim | None = None
+        self._left_paths: deque[Path] = deque()
+        self._passed: set[Path] = set()
+        self._scan_at = 0.0
+        self._failures = 0
+        self._not_before = 0.0
+        self._asked = False
+        self._pause = BUSY_SECONDS
+
+    @property
+    def alive(self) -> bool:
+        """Whether a thread delivers."""
+        return self._thread is not None and self._thread.is_alive()
+
+    @property
+    def queued(self) -> int:
+        """How many events wait in memory."""
+        return len(self._queue)
+
+    def start(self) -> None:
+        """Start the thread. Raises `RuntimeError` when the interpreter starts none any more."""
+        self.stopping = False
+        if not self.alive:
+            thread = threading.Thread(target=self._run, name=f"cmdrdata {self.identity}", daemon=True)
+            thread.start()
+            self._thread = thread
+
+    def stop(self) -> None:
+        """Have the thread end after what it is doing."""
+        self.stopping = True
+        self._wake.set()
+
+    def join(self, timeout: float | None) -> None:
+        """Wait for the thread to end, or, where there is none, close the sink here."""
+        if self._thread is not None:
+            self._thread.join(timeout)
+        if not self.alive:
+            self._let_go()
+        self._memory.give_up(self.identity)
+
+    def hurry(self) -> None:
+        """Try again now, unless the receiver asked for a pause."""
+        if not self._asked:
+            self._not_before = 0.0
+        self._wake.set()
+
+    def abandon(self) -> Outlet:
+        """In a forked child: give the outlet back, with all that is the parent's left alone."""
+        self._outlet.forget()
+        return self._outlet
+
+    def step(self, timeout: float | None = None) -> bool:
+        """Deliver one batch from each place that has some; True when there may be more at once.
+
+        A sink is given `timeout` seconds, if it can tell. No error of a sink or a file is raised.
+        """
+        if not self._stepping.acquire(timeout=-1 if timeout is None else timeout):
+            return False
+        try:
+            self._memory.tend()
+            return not self._is_pausing() and self._deliver(timeout)
+        except OSError as error:
+            self._fail(error.strerror or type(error).__name__)
+        except Exception as error:
+            self._counters.count("internal_errors", type(error).__name__)
+            self._fail(type(error).__name__)
+        finally:
+            self._stepping.release()
+        return False
+
+    def _run(self) -> None:
+        try:
+            while not self.stopping:
+                before = self.delivered
+                more = self.step()
+                self._counters.settle()
+                if not more:
+                    self._pause = (
+                        BUSY_SECONDS if self.delivered > before else min(self._pause * 1.5, IDLE_SECONDS)
+                    )
+                    self._wake.wait(self._pause)
+                    self._wake.clear()
+        finally:
+            self._let_go()
+
+    def _deliver(self, timeout: float | None) -> bool:
+        more = self._from_memory(timeout)
+        for own in self._journal.own():
+            if (claimed := self._claim_own(own)) and not self._is_pausing():
+                more = self._from_claim(claimed, timeout) or more
+                if claimed.done:
+                    del self._claims[own.path]
+                    if self._conclude(claimed):
+                        self._journal.forget(own)
+        if not self._is_pausing() and (left := self._claim_left()):
+            self._from_claim(left, timeout)
+            if left.done:
+                self._left = None
+                self._conclude(left)
+            more = True
+        return more and not self._is_pausing()
+
+    def _from_memory(self, timeout: float | None) -> bool:
+        lines = list(islice(self._queue, self._limit()))
+        if not lines:
+            return False
+        for _ in range(self._send(lines, timeout)):
+            self._queue.popleft()
+        if self.trouble:
+            self._memory.spill(self.identity)
+        return bool(self._queue)
+
+    def _from_claim(self, claimed: Claim, timeout: float | None) -> bool:
+        limit = self._limit()
+        lines = claimed.take(limit, BATCH_BYTES)
+        if lines:
+            claimed.advance(self._send(lines, timeout))
+        return len(lines) == limit
+
+    def _limit(self) -> int:
+        # A sink that failed is tried with one event, not with as many as it takes on a good day.
+        return 1 if self._failures else self._outlet.batch
+
+    def _send(self, lines: Sequence[bytes], timeout: float | None) -> int:
+        """How many of the lines, from the first on, are done with: taken, or buried."""
+        try:
+            self._outlet.send(lines, timeout)
+        except Rejected as refusal:
+            if len(lines) > 1:
+                return self._send_singly(lines, timeout)
+            self._bury(lines[0], str(refusal))
+        except Unavailable as error:
+            self._fail(
+                str(error), retry_after=error.retry_after, unauthorized=isinstance(error, Unauthorized)
+            )
+            self._count_delivered(min(max(0, error.taken), len(lines)))
+            return min(max(0, error.taken), len(lines))
+        except Exception as error:
+            # Its message may quote the event: the kind must do.
+            self._fail(type(error).__name__)
+            return 0
+        else:
+            self._count_delivered(len(lines))
+        self._failures, self.trouble = 0, None
+        return len(lines)
+
+    def _send_singly(self, lines: Sequence[bytes], timeout: float | None) -> int:
+        for number, line in enumerate(lines):
+            if (self.stopping and number) or not self._send([line], timeout):
+                return number
+        return len(lines)
+
+    def _count_delivered(self, number: int) -> None:
+        self.delivered += number
+        self._counters.count("delivered", self.identity, number)
+
+    def _fail(self, reason: str, *, retry_after: float | None = None, unauthorized: bool = False) -> None:
+        self.trouble = reason
+        self._failures += 1
+        pause = min(LONGEST_PAUSE_SECONDS, FIRST_PAUSE_SECONDS * 2.0 ** min(self._failures - 1, 16))
+        pause *= random.uniform(0.5, 1.0)  # noqa: S311 - spreads load, guards nothing
+        self._asked = retry_after is not None
+        if retry_after is not None:
+            pause = max(pause, min(retry_after, LONGEST_ASKED_SECONDS))
+        self._not_before = monotonic() + pause
+        self._counters.count("unauthorized" if unauthorized else "unavailable", f"{self.identity}: {reason}")
+        if self._left is not None:
+            # Another process may have a way to this sink.
+            self._left.close()
+            self._left = None
+
+    def _is_pausing(self) -> bool:
+        return monotonic() < self._not_before
+
+    def _bury(self, line: bytes, reason: str) -> None:
+        write_dead_letter(self._journal.home, self.identity, line, reason)
+        self.rejected += 1
+        self._counters.count("rejected", self.identity)
+
+    def _claim_own(self, own: OwnSegment) -> Claim | None:
+        if (claimed := self._claims.get(own.path)) is not None:
+            if claimed.is_orphan():
+                self._journal.replace(own)
+            return claimed
+        if self.identity not in own.sinks or own.path in self._passed:
+            return None
+        made = self._claim(own.path, own)
+        if isinstance(made, Claim):
+            self._claims[own.path] = made
+            return made
+        if made in (Refusal.GONE, Refusal.UNREADABLE):
+            self._journal.replace(own)
+            self._journal.forget(own)
+        return None
+
+    def _claim_left(self) -> Claim | None:
+        if self._left is None and not self._left_paths and monotonic() >= self._scan_at:
+            self._scan()
+        while self._left is None and self._left_paths:
+            path = self._left_paths.popleft()
+            made = self._claim(path, None)
+            if isinstance(made, Claim):
+                self._left = made
+            elif made is Refusal.FOREIGN:
+                self._passed.add(path)
+        return self._left
+
+    def _claim(self, path: Path, own: OwnSegment | None) -> Claim | Refusal | None:
+        try:
+            return claim(
+                path, self.identity, count=self._counters.count, finished=own.finished if own else None
+            )
+        except OSError as error:
+            # One file that cannot be opened, another user's say, must not stop the others.
+            self._counters.count("segment_blocked", error.strerror or type(error).__name__)
+            return None
+
+    def _scan(self) -> None:
+        self._scan_at = monotonic() + SCAN_SECONDS
+        self._passed = {path for path in self._passed if not self._remove(path)}
+        for own in self._journal.own():
+            if own.finished() and not own.path.exists():
+                self._journal.forget(own)
+        clear_litter(self._journal.directory)
+        known = {own.path for own in self._journal.own()} | self._passed
+        self._left_paths.extend(path for path in segments(self._journal.directory) if path not in known)
+
+    def _conclude(self, claimed: Claim) -> bool:
+        removed = self._remove(claimed.segment)
+        claimed.close()
+        if not removed:
+            self._passed.add(claimed.segment)
+        return removed
+
+    def _remove(self, path: Path) -> bool:
+        try:
+            return remove_if_delivered(path)
+        except OSError as error:
+            self._counters.count("segment_blocked", error.strerror or type(error).__name__)
+            return False
+
+    def _let_go(self) -> None:
+        for each in [*self._claims.values(), self._left]:
+            if each is not None:
+                each.close()
+        self._claims.clear()
+        self._left = None
+        self._outlet.close()
+
+
+def dead_letters(home: Path, sink: str) -> Path:
+    """The file of what `sink` has refused, as JSON lines: `sink`, `reason`, `rejected_at`, `event`."""
+    readable = re.sub(r"[^A-Za-z0-9.]+", "-", sink).strip("-.")[:80]
+    return home / "dead" / f"{readable}-{crc32(sink.encode()):08x}.jsonl"
+
+
+def write_dead_letter(home: Path, sink: str, line: bytes, reason: str) -> None:
+    """Keep a refused event. Raises `OSError` when it cannot be kept: then it is not done with."""
+    try:
+        event = decode(line)
+    except ValueError:
+        event = line.decode("utf-8", "replace")
+    when = datetime.now(UTC).isoformat()
+    letter = encode({"rejected_at": when, "sink": sink, "reason": reason, "event": event}) + b"\n"
+    path = dead_letters(home, sink)
+    make_private(path.parent)
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+    try:
+        written = os.write(fd, letter)
+        if written != len(letter):
+            with contextlib.suppress(OSError):
+                os.write(fd, b"\n")
+            raise OSError("a short write")
+    finally:
+        os.close(fd)

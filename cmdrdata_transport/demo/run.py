@@ -90,10 +90,12 @@ def installed_sdks() -> list[CalledSdk]:
     return [sdk for sdk in CALLED_SDKS if sdk.installed]
 
 
-def run(home: Path, *, provider: Provider, on_event: Callable[[UsageEvent], object] | None = None) -> Outcome:
+def run(
+    home: Path, *, provider: Provider, on_event: Callable[[list[UsageEvent]], object] | None = None
+) -> Outcome:
     """Make every call for every customer, and compare.
 
-    `home` gets the journal and the ledger. `on_event` is called with each event as it lands, on the
+    `home` gets the journal and the ledger. `on_event` is called with events as they land, on the
     delivery's thread.
     """
     sdks = installed_sdks()

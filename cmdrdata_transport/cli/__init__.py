@@ -1,0 +1,17 @@
+"""The commands: what people type, and what they see.
+
+    app       the commands and their options
+    demo      the demo, shown as it runs
+    report    sums, as a table, JSON or CSV
+    tail      events as they land
+    doctor    what `cmdrdata_transport.doctor` found
+    drain     delivering what dead processes left
+    view      lines and tables
+    when      moments as people type them
+
+Needs typer and rich, the extra `cli`. Nothing here measures or decides anything.
+"""
+
+from cmdrdata_transport.cli.app import run
+
+__all__ = ["run"]

@@ -1,0 +1,217 @@
+"""The commands and their options: reads what was typed, calls the command, turns errors into one line.
+
+Exit codes: 0, all is as asked; 1, something is not as it should be, and it was said what; 2, wrong
+input or a wrong set-up.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Generator
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+from rich.text import Text
+
+from cmdrdata_transport import __version__
+from cmdrdata_transport.cli import reading
+from cmdrdata_transport.cli.report import FORMATS
+from cmdrdata_transport.cli.view import console, printable
+from cmdrdata_transport.cli.when import EXAMPLES, moment
+from cmdrdata_transport.errors import TrackingError
+from cmdrdata_transport.ledger import Ledger
+from cmdrdata_transport.tracker import Tracker
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="What each customer of an AI application used: what was metered, what waits, whether it works.",
+)
+
+
+class Format(StrEnum):
+    """How a report is written."""
+
+    TABLE = "table"
+    JSON = "json"
+    CSV = "csv"
+
+
+Home = Annotated[
+    Path | None,
+    typer.Option(help="Where journal and ledger are. Else CMDRDATA_HOME, else the user's state directory."),
+]
+LedgerUrl = Annotated[
+    str | None,
+    typer.Option("--ledger", metavar="URL", help="The ledger to read. Else the first sink that is one."),
+]
+Since = Annotated[str | None, typer.Option(metavar="TIME", help=f"From this moment on: {EXAMPLES}.")]
+Until = Annotated[str | None, typer.Option(metavar="TIME", help="Up to this moment, itself left out.")]
+
+
+def run() -> None:
+    """Run the command that was typed."""
+    app(prog_name="cmdrdata-transport")
+
+
+def _show_version(asked: bool) -> None:  # noqa: FBT001 - as typer calls it
+    if asked:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def main(
+    *,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """What every command has; a docstring is not shown here."""
+
+
+@contextmanager
+def _errors_in_one_line() -> Generator[None]:
+    """What is wrong with the input or the set-up is said without a traceback."""
+    try:
+        yield
+    except (TrackingError, OSError, sqlite3.Error) as error:
+        console(stderr=True).print(Text(f"error: {printable(str(error))}", style="red"), soft_wrap=True)
+        raise typer.Exit(2) from None
+
+
+def _end(*, good: bool) -> NoReturn:
+    raise typer.Exit(0 if good else 1)
+
+
+def _moment(text: str | None) -> datetime | None:
+    if text is None:
+        return None
+    try:
+        return moment(text, datetime.now(UTC))
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
+
+
+@app.command()
+def demo(
+    *,
+    home: Annotated[
+        Path | None, typer.Option(help="Keep journal and ledger here. Else they are gone afterwards.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Decides the numbers, the texts, where the bytes are cut.")] = 1,
+) -> None:
+    """Call the real SDKs against a provider on this machine, and compare the ledger with what it stated."""
+    from cmdrdata_transport.cli.demo import show  # noqa: PLC0415 - the other commands need no SDK
+
+    with _errors_in_one_line():
+        good = show(console(), home=home, seed=seed)
+    _end(good=good)
+
+
+@app.command()
+def report(
+    *,
+    by: Annotated[
+        str, typer.Option(metavar="KEYS", help="What to sum by, with commas: fields, day, metadata.KEY.")
+    ] = "customer_id,model",
+    since: Since = None,
+    until: Until = None,
+    form: Annotated[
+        Format,
+        typer.Option("--format", help="For people, for programs (a list of objects), for spreadsheets."),
+    ] = Format.TABLE,
+    ledger: LedgerUrl = None,
+    home: Home = None,
+) -> None:
+    """Sum what was used, by customer, model, provider, operation, day or any metadata key.
+
+    What processes that have ended left in the journal is delivered first; what is still on its way is
+    said on standard error.
+    """
+    start, end = _moment(since), _moment(until)
+    keys = [key.strip() for key in by.split(",") if key.strip()]
+    with _errors_in_one_line():
+        tracker = Tracker(home=home)
+        where = ledger or reading.ledger_of(tracker)
+        reading.adopt(console(stderr=True), tracker.home, where)
+        with Ledger.open(where, home=tracker.home) as opened:
+            rows = opened.report(by=keys, since=start, until=end)
+        FORMATS[form.value](console(), rows, keys)
+
+
+@app.command()
+def tail(
+    *,
+    lines: Annotated[
+        int, typer.Option("--lines", "-n", min=0, help="So many of the last events first.")
+    ] = 10,
+    since: Since = None,
+    once: Annotated[bool, typer.Option("--once", help="Show what is there, and end.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="The published events, one JSON object a line.")
+    ] = False,
+    ledger: LedgerUrl = None,
+    home: Home = None,
+) -> None:
+    """Show events as they land in the ledger, until Ctrl-C."""
+    from cmdrdata_transport.cli.tail import show  # noqa: PLC0415 - one command, one module
+
+    start = _moment(since)
+    with _errors_in_one_line(), suppress(KeyboardInterrupt):
+        tracker = Tracker(home=home)
+        where = ledger or reading.ledger_of(tracker)
+        show(
+            console(),
+            where,
+            home=tracker.home,
+            lines=lines,
+            since=start,
+            follow=not once,
+            as_json=as_json,
+        )
+
+
+@app.command()
+def doctor(*, home: Home = None) -> None:
+    """Say what is installed and set up, what waits, and prove that each SDK is metered.
+
+    The proof is a call through each SDK, sync and async, to a server on this machine; the ledger never
+    sees it.
+    """
+    from cmdrdata_transport.cli.doctor import show  # noqa: PLC0415 - the other commands need no SDK
+
+    with _errors_in_one_line():
+        good = show(console(), home=home)
+    _end(good=good)
+
+
+@app.command()
+def drain(
+    *,
+    timeout: Annotated[
+        float, typer.Option(min=0, help="Seconds in which sinks that fail are tried again.")
+    ] = 60,
+    forget: Annotated[
+        str | None,
+        typer.Option(metavar="SINK", help="Give up what waits for this sink; it will never have it."),
+    ] = None,
+    home: Home = None,
+) -> None:
+    """Deliver what processes that have ended left in the journal."""
+    from cmdrdata_transport.cli import drain as command  # noqa: PLC0415 - one command, one module
+
+    out, err = console(), console(stderr=True)
+    with _errors_in_one_line():
+        where = Tracker(home=home).home
+        if forget is not None:
+            good = command.give_up(out, home=where, sink=forget)
+        else:
+            good = command.show(out, err, home=where, timeout=timeout)
+    _end(good=good)

@@ -1,0 +1,54 @@
+"""Which ledger a command reads, and what is not in it yet."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rich.text import Text
+
+from cmdrdata_transport.cli.view import printable
+from cmdrdata_transport.delivery import drain
+from cmdrdata_transport.errors import TrackingSetupError
+from cmdrdata_transport.segments import backlog
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from rich.console import Console
+
+    from cmdrdata_transport.tracker import Tracker
+
+READABLE = ("sqlite:",)
+"""What the URLs of sinks begin with that can be read back."""
+
+_ADOPT_SECONDS = 5.0
+
+
+def ledger_of(tracker: Tracker) -> str:
+    """The first of the environment's sinks that can be read. Raises `TrackingSetupError` if none can."""
+    for sink in tracker.sinks:
+        if sink.startswith(READABLE):
+            return sink
+    raise TrackingSetupError(
+        f"none of the sinks can be read back ({', '.join(tracker.sinks)}); say which ledger to read: "
+        "--ledger sqlite:///usage.db"
+    )
+
+
+def adopt(err: Console, home: Path, ledger: str) -> None:
+    """Deliver to `ledger` what dead processes left for it, and say on `err` what is not in it yet."""
+    named = {each.sink for each in backlog(home / "journal")}
+    if ledger not in named:
+        return
+    for each in drain(home, [ledger], timeout=_ADOPT_SECONDS):
+        if each.sink != ledger:
+            continue
+        if each.pending:
+            reason = f" ({each.trouble})" if each.trouble else ""
+            _say(err, f"{each.pending} events of processes that have ended still wait for {ledger}{reason}")
+        if each.live:
+            _say(err, f"{each.live} events of processes at work are on their way to {ledger}")
+
+
+def _say(err: Console, text: str) -> None:
+    err.print(Text(printable(text), style="yellow"), soft_wrap=True)

@@ -1,0 +1,235 @@
+"""Finds out whether this installation meters: what is installed, where events go, what waits, and a proof.
+
+The proof is a call through each installed SDK to a server on the loopback interface, sync and async,
+streaming and not, with a tracker and a home of its own: the user's ledger never sees it. Gives data;
+`cli` shows it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+import tempfile
+from contextlib import suppress
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cmdrdata_transport.attribution import customer_context
+from cmdrdata_transport.clients import SDKS, tracked_http_client
+from cmdrdata_transport.demo.calls import (
+    CALLED_SDKS,
+    CalledSdk,
+    SdkCall,
+    call,
+    call_async,
+    connected,
+    connected_async,
+)
+from cmdrdata_transport.demo.loopback import Loopback
+from cmdrdata_transport.demo.provider import ACCOUNT_HEADER, Provider, Stated
+from cmdrdata_transport.errors import TrackingError
+from cmdrdata_transport.segments import Backlog, backlog
+from cmdrdata_transport.tracker import Tracker
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from cmdrdata_transport.event import UsageEvent
+
+_DELIVERY_SECONDS = 10.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SdkFinding:
+    """An installed SDK.
+
+    `library` is the HTTP library that its client must be of, with its version; None where the SDK takes
+    no client. `advice` is what to type.
+    """
+
+    name: str
+    version: str
+    library: str | None
+    advice: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setup:
+    """How tracking is set up by the environment, and what waits in its home.
+
+    `sinks` are identities: URLs without secrets. `pending` is what sinks have not taken yet, those of
+    other configurations included. `dead` are the dead-letter files, with the number of events that a
+    sink refused for ever; `torn` counts the damaged pieces of the journal that were set aside.
+    `problems` says what keeps events from being recorded; empty when nothing does.
+    """
+
+    home: Path
+    sinks: tuple[str, ...]
+    pending: tuple[Backlog, ...]
+    dead: Mapping[Path, int]
+    torn: int
+    problems: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Proof:
+    """One call through a real SDK, and whether exactly what it used was recorded."""
+
+    sdk: str
+    call: str
+    asynchronous: bool
+    metered: bool
+    detail: str
+
+
+def installed_sdks() -> list[SdkFinding]:
+    """The SDKs that we know and that are installed here."""
+    found: list[SdkFinding] = []
+    for sdk in SDKS:
+        with suppress(PackageNotFoundError):
+            installed = version(sdk.name)
+            library, advice = (None, sdk.instead) if sdk.instead else _library_of(sdk.name)
+            found.append(SdkFinding(name=sdk.name, version=installed, library=library, advice=advice))
+    return found
+
+
+def _library_of(sdk: str) -> tuple[str | None, str]:
+    """The HTTP library that an SDK's own client is of, and what to type."""
+    tracker = Tracker([_nowhere], home=tempfile.gettempdir(), name="doctor")  # unused, so it writes nothing
+    try:
+        with tracked_http_client(sdk, tracker=tracker) as client:
+            for name in ("httpx2", "httpx"):
+                module: Any = sys.modules.get(name)
+                if module is not None and isinstance(client, module.Client):
+                    return f"{name} {version(name)}", f'tracked_http_client("{sdk}")'
+    except TrackingError as error:
+        return None, str(error)
+    return None, "its client is of neither httpx nor httpx2"
+
+
+def _nowhere(events: list[UsageEvent]) -> None:
+    """Takes what never comes."""
+
+
+def examine(home: Path | None = None) -> Setup:
+    """What the environment configures, with `home` in place of its home if given. Changes nothing."""
+    problems: list[str] = []
+    sinks: tuple[str, ...] = ()
+    try:
+        tracker = Tracker(home=home)
+    except TrackingError as error:
+        problems.append(str(error))
+        tracker = Tracker([_nowhere], home=home)
+    else:
+        sinks = tracker.sinks
+    if tracker.disabled:
+        problems.append("CMDRDATA_DISABLED is set: nothing is recorded")
+    if unwritable := _unwritable(tracker.home):
+        problems.append(f"{unwritable} cannot be written; events would go to a temporary directory")
+    journal = tracker.home / "journal"
+    return Setup(
+        home=tracker.home,
+        sinks=sinks,
+        pending=tuple(backlog(journal)),
+        dead={path: _lines(path) for path in sorted((tracker.home / "dead").glob("*.jsonl"))},
+        torn=len(list(journal.glob("*.torn"))),
+        problems=tuple(problems),
+    )
+
+
+def _unwritable(home: Path) -> Path | None:
+    """The directory that keeps `home` from being written, or made."""
+    nearest = next(each for each in (home, *home.parents) if each.exists())
+    return None if nearest.is_dir() and os.access(nearest, os.W_OK | os.X_OK) else nearest
+
+
+def _lines(path: Path) -> int:
+    with path.open("rb") as file:
+        return sum(1 for _ in file)
+
+
+def prove(sdks: Sequence[CalledSdk] = CALLED_SDKS) -> list[Proof]:
+    """Make every call of the installed ones of `sdks`, sync and async, and hold each event to its answer.
+
+    Takes some seconds, most of them to import the SDKs. Raises `TrackingSetupError` when the
+    environment is so wrong that no tracker can be made.
+    """
+    tries = [
+        _Try(sdk=sdk, what=what, asynchronous=asynchronous)
+        for sdk in sdks
+        if sdk.installed
+        for asynchronous in (False, True)
+        for what in sdk.calls
+    ]
+    events: list[UsageEvent] = []
+
+    def keep(landed: list[UsageEvent]) -> None:
+        events.extend(landed)
+
+    provider = Provider()
+    with tempfile.TemporaryDirectory(prefix="cmdrdata-doctor-") as home, Loopback(provider) as server:
+        tracker = Tracker([keep], home=home, name="doctor")
+        try:
+            for each in tries:
+                each.run(server.url, tracker)
+            tracker.flush(_DELIVERY_SECONDS)
+        finally:
+            tracker.close()
+    return [each.proof(provider.stated, events) for each in tries]
+
+
+@dataclass(slots=True, kw_only=True)
+class _Try:
+    """One call; a customer of its own tells its answer and its events from the others."""
+
+    sdk: CalledSdk
+    what: SdkCall
+    asynchronous: bool
+    failure: str = ""
+
+    @property
+    def customer(self) -> str:
+        return f"{self.sdk.name} {self.what.name} {'async' if self.asynchronous else 'sync'}"
+
+    def run(self, url: str, tracker: Tracker) -> None:
+        """Make the call; what it raises is kept."""
+        try:
+            with customer_context(self.customer):
+                if self.asynchronous:
+                    asyncio.run(self._call_async(url, tracker))
+                else:
+                    with connected(self.sdk, url, tracker=tracker) as client:
+                        call(client, self.what, {ACCOUNT_HEADER: self.customer})
+        except Exception as error:
+            self.failure = f"the call failed: {type(error).__name__}: {error}"
+
+    async def _call_async(self, url: str, tracker: Tracker) -> None:
+        async with connected_async(self.sdk, url, tracker=tracker) as client:
+            await call_async(client, self.what, {ACCOUNT_HEADER: self.customer})
+
+    def proof(self, stated: Sequence[Stated], events: Sequence[UsageEvent]) -> Proof:
+        """What came of it."""
+        answers = [each.units for each in stated if each.account == self.customer]
+        recorded = [each.usage for each in events if each.customer_id == self.customer]
+        problem = self.failure
+        if not problem and len(answers) != 1:
+            problem = f"{len(answers)} answers"
+        if not problem and len(recorded) != 1:
+            problem = "nothing was recorded" if not recorded else f"{len(recorded)} events for one answer"
+        if not problem:
+            problem = ", ".join(
+                f"{unit} is {count}, {getattr(recorded[0], unit)} was recorded"
+                for unit, count in answers[0].items()
+                if getattr(recorded[0], unit) != count
+            )
+        detail = problem or f"{answers[0]['input_tokens']:,} in, {answers[0]['output_tokens']:,} out"
+        return Proof(
+            sdk=self.sdk.name,
+            call=self.what.name,
+            asynchronous=self.asynchronous,
+            metered=not problem,
+            detail=detail,
+        )

@@ -28,7 +28,9 @@ HOME = ROOT / ".envs"
 METERED = ("--noconftest", "tests/environments/test_metered.py")
 """Every SDK that is installed is metered, sync and async, whole and streamed."""
 
-SUITE = ("tests",)
+SUITE = ("-n", "2", "tests")
+
+PASSED, FAILED, NOT_RUN = "passed", "FAILED", "NOT RUN"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,8 +117,12 @@ ENVIRONMENTS = (
 )
 
 
+class NoPythonError(Exception):
+    """The Python that an environment is to have is not on this machine."""
+
+
 def main() -> int:
-    """Run the environments asked for; 1 if any failed."""
+    """Run the environments asked for; 1 if any failed, or if any could not run where CI is set."""
     parser = argparse.ArgumentParser(description="Run tests in other environments.")
     parser.add_argument("names", nargs="*", metavar="NAME", help="which; all without")
     parser.add_argument("--list", action="store_true", help="say what there is, and stop")
@@ -129,13 +135,16 @@ def main() -> int:
         for environment in chosen:
             print(f"{environment.name:24}{environment.why}")
         return 0
-    failed = [environment.name for environment in chosen if not run(environment)]
-    print(f"== {len(chosen) - len(failed)} environments passed, {len(failed)} failed {' '.join(failed)}")
-    return 1 if failed else 0
+    outcomes = {environment.name: run(environment) for environment in chosen}
+    for name, outcome in outcomes.items():
+        print(f"== {name:24}{outcome}")
+    # Somebody's machine may lack a Python. Where changes are judged, all of them are there.
+    good = {PASSED} if os.environ.get("CI") else {PASSED, NOT_RUN}
+    return 0 if good.issuperset(outcomes.values()) else 1
 
 
-def run(environment: Environment) -> bool:
-    """Build one environment and run its tests there; True if all passed."""
+def run(environment: Environment) -> str:
+    """Build one environment and run its tests there; what came of it."""
     started = time.monotonic()
     print(f"== {environment.name}: {environment.why}", flush=True)
     try:
@@ -143,12 +152,15 @@ def run(environment: Environment) -> bool:
         variables = {**os.environ, "CMDRDATA_TEST_SDKS": environment.sdks}
         command = [python, "-m", "pytest", "-q", "-p", "no:cacheprovider", *environment.tests]
         passed = subprocess.run(command, cwd=ROOT, env=variables, check=False).returncode == 0
+        outcome = PASSED if passed else FAILED
+    except NoPythonError as error:
+        print(error)
+        outcome = NOT_RUN
     except (OSError, subprocess.CalledProcessError) as error:
         print(error)
-        passed = False
-    outcome = "passed" if passed else "FAILED"
+        outcome = FAILED
     print(f"== {environment.name}: {outcome} after {time.monotonic() - started:.0f} s", flush=True)
-    return passed
+    return outcome
 
 
 def built(environment: Environment) -> str:
@@ -184,7 +196,7 @@ def interpreter(version: str) -> str:
         found = shutil.which(str(candidate))
         if found and subprocess.run([found, "--version"], capture_output=True, check=False).returncode == 0:
             return found
-    raise FileNotFoundError(f"there is no Python {version} here")
+    raise NoPythonError(f"there is no Python {version} here")
 
 
 if __name__ == "__main__":

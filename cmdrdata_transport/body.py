@@ -31,8 +31,12 @@ DONE = b"[DONE]"
 _DONE_LINE = re.compile(rb"[\r\n]data: *\[DONE\]")
 """A line of its own: text may say `data: [DONE]` too, but JSON has no line break inside a string."""
 
-CALM = b"}\n\n"
-"""How an ordinary event ends; `data: [DONE]` does not, nor does half an event."""
+CALM = ord("}")
+"""The third byte from the end of bytes in which `data: [DONE]` cannot have begun, behind an event: there
+is room for a line end, or for the two that end the event, and for no more.
+"""
+
+CALM_BYTE = bytes((CALM,))
 
 TAIL = 32
 """How many bytes of what went before are looked at again: the marks are shorter."""
@@ -161,6 +165,12 @@ class Events:
         self._skipping = False
         self._marked = False
 
+    def add_ordinary(self, pieces: list[bytes]) -> None:
+        """Keep pieces of which each ended an ordinary event: none of them can be the last."""
+        self._pieces += pieces
+        self._size += sum(map(len, pieces))
+        self._tail = b""
+
     def add(self, pieces: Iterable[bytes]) -> None:
         """Keep the bytes; notice the end; read and drop what is whole when much waits."""
         for piece in pieces:
@@ -192,7 +202,7 @@ class Events:
         """Look for the end in this piece and the few bytes before it, where it may have begun."""
         stream = self._stream
         if stream.done:
-            if piece.endswith(CALM):
+            if piece[-3:-2] == CALM_BYTE:
                 self._tail = b"\n"
                 return
             window = self._tail + piece

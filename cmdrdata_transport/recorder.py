@@ -18,7 +18,7 @@ from time import gmtime, perf_counter, strftime, time
 from typing import Any, Protocol
 
 from cmdrdata_transport.attribution import Attribution
-from cmdrdata_transport.body import CALM, Body, Refusal, body_for
+from cmdrdata_transport.body import CALM, Body, Events, Refusal, body_for
 from cmdrdata_transport.event import FORMAT, encode
 from cmdrdata_transport.providers.reading import LONGEST_TEXT, Answer, Part
 from cmdrdata_transport.providers.routing import Route
@@ -121,8 +121,8 @@ class Recorder:
     """Watches one answer.
 
     The tee appends each chunk to `kept` and asks `look` to read them: for every chunk or, where `calm`
-    or `mark` is set, only for a chunk that does not end in `calm`, or holds `mark`. `end` may be called
-    from anywhere, any number of times; the first call counts.
+    or `mark` is set, only for a chunk whose third byte from the end is not `calm`, or that holds `mark`.
+    `end` may be called from anywhere, any number of times; the first call counts.
     """
 
     __slots__ = (
@@ -159,14 +159,14 @@ class Recorder:
         self._attempt = attempt
         self._epoch = settings.epoch()
         self._status: int | None = None
-        self._first_byte: float | None = None
+        self._first_byte = 0.0
         self._headers: dict[bytes, bytes] = {}
         self._content_type = ""
         self._decoder: Decoder | None = None
         self._body: Body | None = None
         self._unreadable = False
         self.kept: list[bytes] = []
-        self.calm: bytes | None = None
+        self.calm: int | None = None
         self.mark: bytes | None = None
         self.patience = 0
         # Popping from a list is one step in CPython: of two threads that end this, one wins.
@@ -276,14 +276,20 @@ class Recorder:
 
     def _undo_coding_and_feed(self) -> None:
         kept = self.kept
-        if self._decoder is None:
-            self._feed(kept if len(kept) == 1 else (b"".join(kept),))
-        else:
+        if self._decoder is not None:
             try:
                 for chunk in kept:
                     self._feed(self._decoder.decode(chunk))
             except ValueError:
                 self._undecodable()
+        elif self.calm is not None and isinstance(self._body, Events):
+            # All but the newest were calm, or the tee had asked before.
+            newest = kept.pop()
+            if kept:
+                self._body.add_ordinary(kept)
+            self._body.add((newest,))
+        elif kept:
+            self._feed(kept if len(kept) == 1 else (b"".join(kept),))
         kept.clear()
 
     def _undecodable(self) -> None:
@@ -349,16 +355,10 @@ class Recorder:
         if (request_model := route.model or self._request_model()) is not None:
             event["request_model"] = request_model
             event.setdefault("model", request_model)
-        if self._status is not None and self._first_byte is not None:
-            event["status_code"] = self._status
-            event["streaming"] = body is not None and body.streaming
-            event["time_to_first_byte_ms"] = round((self._first_byte - self._ticks) * 1000, 3)
-            if (value := self._header(route.table.request_id)) is not None:
-                event["request_id"] = value
-            if route.table.service_tier and (value := self._header(route.table.service_tier)) is not None:
-                event["service_tier"] = value
         if self._attempt is not None and self._attempt.isdigit():
             event["attempt"] = int(self._attempt)
+        if self._status is not None:
+            self._describe_answer(event, body)
         if answer.details:
             event["details"] = answer.details
         for name, value in errors.items():
@@ -375,6 +375,16 @@ class Recorder:
             if part.model is not None:
                 own["model"] = part.model[:LONGEST_TEXT]
             _line(settings, own, part)
+
+    def _describe_answer(self, event: dict[str, Any], body: Body | None) -> None:
+        table = self._route.table
+        event["status_code"] = self._status
+        event["streaming"] = body is not None and body.streaming
+        event["time_to_first_byte_ms"] = round((self._first_byte - self._ticks) * 1000, 3)
+        if (value := self._header(table.request_id)) is not None:
+            event["request_id"] = value
+        if table.service_tier and (value := self._header(table.service_tier)) is not None:
+            event["service_tier"] = value
 
     def _judge(
         self,

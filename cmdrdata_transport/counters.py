@@ -29,7 +29,7 @@ WARNINGS: dict[str, str] = {
     "skipped_no_customer": "a call had no customer and was not recorded, as require_customer asks",
     "bad_attribution": "a customer header or extension could not be read and was ignored",
     "metadata_truncated": "merged metadata was over its bound; the farthest sources were left out",
-    "signed_headers": "tracking headers are part of an AWS signature and were sent as they are; use customer_context()",
+    "signed_headers": "tracking headers in an AWS signature were sent as they are; use customer_context()",
     "unparsed": "an answer could not be read; its usage is not known",
     "undecodable": "an answer's content coding could not be undone; its usage is not known",
     "too_large": "an answer was larger than the bound for reading; its usage is not known",

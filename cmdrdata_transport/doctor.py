@@ -8,7 +8,6 @@ streaming and not, with a tracker and a home of its own: the user's ledger never
 from __future__ import annotations
 
 import asyncio
-import os
 import sys
 import tempfile
 from contextlib import suppress
@@ -19,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from cmdrdata_transport.attribution import customer_context
 from cmdrdata_transport.clients import SDKS, tracked_http_client
+from cmdrdata_transport.counters import WARNINGS
 from cmdrdata_transport.demo.calls import (
     CALLED_SDKS,
     CalledSdk,
@@ -31,6 +31,7 @@ from cmdrdata_transport.demo.calls import (
 from cmdrdata_transport.demo.loopback import Loopback
 from cmdrdata_transport.demo.provider import ACCOUNT_HEADER, Provider, Stated
 from cmdrdata_transport.errors import TrackingError
+from cmdrdata_transport.ledger import Ledger
 from cmdrdata_transport.segments import Backlog, backlog
 from cmdrdata_transport.tracker import Tracker
 
@@ -63,11 +64,13 @@ class Setup:
     `sinks` are identities: URLs without secrets. `pending` is what sinks have not taken yet, those of
     other configurations included. `dead` are the dead-letter files, with the number of events that a
     sink refused for ever; `torn` counts the damaged pieces of the journal that were set aside.
-    `problems` says what keeps events from being recorded; empty when nothing does.
+    `recorded` has the number of events in the ledger by their `usage_status`. `problems` says what
+    keeps events from being recorded; empty when nothing does.
     """
 
     home: Path
     sinks: tuple[str, ...]
+    recorded: Mapping[str, int]
     pending: tuple[Backlog, ...]
     dead: Mapping[Path, int]
     torn: int
@@ -83,6 +86,14 @@ class Proof:
     asynchronous: bool
     metered: bool
     detail: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Proofs:
+    """What came of all calls. `losses` are the counts, by name, of what the tracker warned of meanwhile."""
+
+    calls: tuple[Proof, ...]
+    losses: Mapping[str, int]
 
 
 def installed_sdks() -> list[SdkFinding]:
@@ -115,24 +126,26 @@ def _nowhere(events: list[UsageEvent]) -> None:
 
 
 def examine(home: Path | None = None) -> Setup:
-    """What the environment configures, with `home` in place of its home if given. Changes nothing."""
+    """What the environment configures, with `home` in place of its home if given. Changes nothing.
+
+    Raises `TrackingSetupError` when what the environment says cannot be.
+    """
     problems: list[str] = []
-    sinks: tuple[str, ...] = ()
-    try:
-        tracker = Tracker(home=home)
-    except TrackingError as error:
-        problems.append(str(error))
-        tracker = Tracker([_nowhere], home=home)
-    else:
-        sinks = tracker.sinks
+    tracker = Tracker(home=home)
     if tracker.disabled:
         problems.append("CMDRDATA_DISABLED is set: nothing is recorded")
     if unwritable := _unwritable(tracker.home):
         problems.append(f"{unwritable} cannot be written; events would go to a temporary directory")
     journal = tracker.home / "journal"
+    recorded: dict[str, int] = {}
+    for sink in tracker.sinks:
+        with suppress(TrackingError), Ledger.open(sink, home=tracker.home) as ledger:
+            recorded = {row["usage_status"]: row["events"] for row in ledger.report(by=("usage_status",))}
+            break
     return Setup(
         home=tracker.home,
-        sinks=sinks,
+        sinks=tracker.sinks,
+        recorded=recorded,
         pending=tuple(backlog(journal)),
         dead={path: _lines(path) for path in sorted((tracker.home / "dead").glob("*.jsonl"))},
         torn=len(list(journal.glob("*.torn"))),
@@ -141,9 +154,13 @@ def examine(home: Path | None = None) -> Setup:
 
 
 def _unwritable(home: Path) -> Path | None:
-    """The directory that keeps `home` from being written, or made."""
+    """The directory that keeps `home` from being written, or made; found out by trying."""
     nearest = next(each for each in (home, *home.parents) if each.exists())
-    return None if nearest.is_dir() and os.access(nearest, os.W_OK | os.X_OK) else nearest
+    try:
+        tempfile.TemporaryFile(dir=nearest).close()
+    except OSError:
+        return nearest
+    return None
 
 
 def _lines(path: Path) -> int:
@@ -151,11 +168,10 @@ def _lines(path: Path) -> int:
         return sum(1 for _ in file)
 
 
-def prove(sdks: Sequence[CalledSdk] = CALLED_SDKS) -> list[Proof]:
+def prove(sdks: Sequence[CalledSdk] = CALLED_SDKS) -> Proofs:
     """Make every call of the installed ones of `sdks`, sync and async, and hold each event to its answer.
 
-    Takes some seconds, most of them to import the SDKs. Raises `TrackingSetupError` when the
-    environment is so wrong that no tracker can be made.
+    Takes some seconds, most of them to import the SDKs. Raises `TrackingSetupError` as `examine` does.
     """
     tries = [
         _Try(sdk=sdk, what=what, asynchronous=asynchronous)
@@ -178,7 +194,10 @@ def prove(sdks: Sequence[CalledSdk] = CALLED_SDKS) -> list[Proof]:
             tracker.flush(_DELIVERY_SECONDS)
         finally:
             tracker.close()
-    return [each.proof(provider.stated, events) for each in tries]
+    return Proofs(
+        calls=tuple(each.proof(provider.stated, events) for each in tries),
+        losses={name: number for name, number in tracker.stats().items() if name in WARNINGS},
+    )
 
 
 @dataclass(slots=True, kw_only=True)

@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 from rich.text import Text
@@ -81,6 +81,8 @@ def _errors_in_one_line() -> Generator[None]:
     """What is wrong with the input or the set-up is said without a traceback."""
     try:
         yield
+    except BrokenPipeError:
+        raise  # nobody reads any more, as after `| head`
     except (TrackingError, OSError, sqlite3.Error) as error:
         console(stderr=True).print(Text(f"error: {printable(str(error))}", style="red"), soft_wrap=True)
         raise typer.Exit(2) from None
@@ -132,17 +134,21 @@ def report(
 ) -> None:
     """Sum what was used, by customer, model, provider, operation, day or any metadata key.
 
-    What processes that have ended left in the journal is delivered first; what is still on its way is
-    said on standard error.
+    Delivers first what processes that have ended left behind, and says what is still on its way.
     """
     start, end = _moment(since), _moment(until)
     keys = [key.strip() for key in by.split(",") if key.strip()]
     with _errors_in_one_line():
         tracker = Tracker(home=home)
         where = ledger or reading.ledger_of(tracker)
-        reading.adopt(console(stderr=True), tracker.home, where)
-        with Ledger.open(where, home=tracker.home) as opened:
-            rows = opened.report(by=keys, since=start, until=end)
+        err = console(stderr=True)
+        reading.adopt(err, tracker.home, where)
+        rows: list[dict[str, Any]] = []
+        if ledger is None and not reading.file_behind(where, tracker.home).exists():
+            reading.say(err, f"There is no ledger in {tracker.home} yet: nothing has been recorded.")
+        else:
+            with Ledger.open(where, home=tracker.home) as opened:
+                rows = opened.report(by=keys, since=start, until=end)
         FORMATS[form.value](console(), rows, keys)
 
 
@@ -182,8 +188,7 @@ def tail(
 def doctor(*, home: Home = None) -> None:
     """Say what is installed and set up, what waits, and prove that each SDK is metered.
 
-    The proof is a call through each SDK, sync and async, to a server on this machine; the ledger never
-    sees it.
+    Calls each SDK, sync and async, against a server on this machine; the ledger never sees these calls.
     """
     from cmdrdata_transport.cli.doctor import show  # noqa: PLC0415 - the other commands need no SDK
 

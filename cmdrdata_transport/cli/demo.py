@@ -33,9 +33,10 @@ REFUSALS = 0.08
 """The share of first attempts that the provider refuses, so that retries are seen."""
 
 
-def show(out: Console, *, home: Path | None, seed: int) -> bool:
+def show(out: Console, *, home: Path | None, provider: Provider | None = None, seed: int = 1) -> bool:
     """Run the demo and show it; whether the accounts agree.
 
+    `provider` and `seed`: another provider than ours, or ours with another seed.
     Raises `TrackingSetupError` when no SDK is installed that could be called.
     """
     if not callable_sdks():
@@ -44,8 +45,9 @@ def show(out: Console, *, home: Path | None, seed: int) -> bool:
         where = home or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="cmdrdata-demo-")))
         _introduce(out)
         with _Landing(out) as landing:
-            provider = Provider(seed=seed, pace=PACE, refusals=REFUSALS)
-            outcome = run(where, provider=provider, on_event=landing.take)
+            pace = PACE if out.is_terminal else 0.0
+            ours = Provider(seed=seed, pace=pace, refusals=REFUSALS)
+            outcome = run(where, provider=provider or ours, on_event=landing.take)
         with Ledger.open(outcome.ledger) as ledger:
             rows = ledger.report(by=("customer_id", "provider"))
         out.print()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from rich.text import Text
 
@@ -10,10 +12,9 @@ from cmdrdata_transport.cli.view import printable
 from cmdrdata_transport.delivery import drain
 from cmdrdata_transport.errors import TrackingSetupError
 from cmdrdata_transport.segments import backlog
+from cmdrdata_transport.sinks import file_of
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from rich.console import Console
 
     from cmdrdata_transport.tracker import Tracker
@@ -35,20 +36,26 @@ def ledger_of(tracker: Tracker) -> str:
     )
 
 
+def file_behind(ledger: str, home: Path) -> Path:
+    """The file of a ledger's URL. Raises `TrackingSetupError` for one that means no file."""
+    return file_of(urlsplit(ledger), home) if ledger.startswith(READABLE) else Path(ledger)
+
+
 def adopt(err: Console, home: Path, ledger: str) -> None:
     """Deliver to `ledger` what dead processes left for it, and say on `err` what is not in it yet."""
-    named = {each.sink for each in backlog(home / "journal")}
-    if ledger not in named:
-        return
-    for each in drain(home, [ledger], timeout=_ADOPT_SECONDS):
-        if each.sink != ledger:
+    file = file_behind(ledger, home).absolute()
+    waiting = {each.sink for each in backlog(home / "journal") if each.sink.startswith(READABLE)}
+    same = [sink for sink in waiting if file_behind(sink, home).absolute() == file]
+    for each in drain(home, same, timeout=_ADOPT_SECONDS) if same else ():
+        if each.sink not in same:
             continue
         if each.pending:
             reason = f" ({each.trouble})" if each.trouble else ""
-            _say(err, f"{each.pending} events of processes that have ended still wait for {ledger}{reason}")
+            say(err, f"{each.pending} events of processes that have ended still wait for {ledger}{reason}")
         if each.live:
-            _say(err, f"{each.live} events of processes at work are on their way to {ledger}")
+            say(err, f"{each.live} events of processes at work are on their way to {ledger}")
 
 
-def _say(err: Console, text: str) -> None:
+def say(err: Console, text: str) -> None:
+    """A remark beside the answer."""
     err.print(Text(printable(text), style="yellow"), soft_wrap=True)

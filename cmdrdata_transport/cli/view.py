@@ -169,9 +169,7 @@ def report_table(rows: Sequence[Mapping[str, Any]], by: Sequence[str], width: in
     groups = {name: [_group(row.get(name)) for row in rows] for name in by}
     shown = _that_fit(sums, cells, width - sum(_width(name, groups[name]) for name in by))
 
-    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False, caption_justify="left")
-    for name in by:
-        table.add_column(heading(name), style="cyan" if name == by[0] else "", overflow="fold")
+    table = table_of(*map(heading, by))
     for name in shown:
         table.add_column(heading(name), justify="right", no_wrap=True)
     previous = None
@@ -179,14 +177,22 @@ def report_table(rows: Sequence[Mapping[str, Any]], by: Sequence[str], width: in
         first, *others = [groups[name][index] for name in by] or [""]
         once = "" if others and first == previous else first
         previous = first
-        values = [once, *others][: len(by)] + [cells[name][index] for name in shown]
-        table.add_row(*map(Text, values))
+        named = [Text(once, style="cyan"), *map(Text, others)][: len(by)]
+        table.add_row(*named, *(cells[name][index] for name in shown))
     if len(rows) > 1:
         table.add_section()
         blank = [""] * (len(by) - 1)
         table.add_row("all", *blank, *(cells[name][-1] for name in shown), style="bold")
     if left_out := [heading(name) for name in sums if name not in shown]:
         table.caption = f"Also counted: {', '.join(left_out)} (a wider terminal or --format json)"
+    return table
+
+
+def table_of(*headings: str) -> Table:
+    """An empty table in the style of all of ours."""
+    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False, caption_justify="left")
+    for each in headings:
+        table.add_column(each, overflow="fold")
     return table
 
 

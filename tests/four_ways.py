@@ -14,7 +14,8 @@ import gc
 import warnings
 import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Sequence
-from contextlib import AbstractAsyncContextManager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Any, Self
@@ -172,13 +173,16 @@ class _Httpx2Stream(_Stream, httpx2.SyncByteStream, httpx2.AsyncByteStream):
 
 
 class Below:
-    """The transport below: answers every request by the script. `color` is an attribute of its own."""
+    """The transport below: answers by the scripts, one after the other, then by the last one again.
+
+    `color` is an attribute of its own.
+    """
 
     color = "green"
 
-    def __init__(self, library: Any, script: Script, log: Log) -> None:
+    def __init__(self, library: Any, scripts: Sequence[Script], log: Log) -> None:
         self._library = library
-        self._script = script
+        self._scripts = list(scripts)
         self._log = log
         self.requests: list[Any] = []
         self.answers: list[tuple[weakref.ref[Any], weakref.ref[Any]]] = []
@@ -186,7 +190,7 @@ class Below:
 
     def handle_request(self, request: Any) -> Any:
         """Answer."""
-        script = self._script
+        script = self._scripts[0] if len(self._scripts) == 1 else self._scripts.pop(0)
         self._log.append(f"transport: {request.method} {request.url.path}")
         self.requests.append(request)
         if script.refusal is not None:
@@ -207,7 +211,7 @@ class Below:
 
     async def handle_async_request(self, request: Any) -> Any:
         """Answer."""
-        if self._script.hangs:
+        if self._scripts[0].hangs:
             self._log.append("transport: waits")
             await anyio.sleep_forever()
         return self.handle_request(request)
@@ -232,6 +236,9 @@ class Below:
 
     async def __aexit__(self, *raised: object) -> None:
         self.__exit__(*raised)
+
+
+Act = Callable[[], Coroutine[Any, Any, None]]
 
 
 class App:
@@ -279,9 +286,18 @@ class App:
         """Close an answer."""
         response.close()
 
+    async def pause(self) -> None:
+        """Let others act."""
+
     async def turn(self) -> None:
         """Let the event loop run; collect what nobody holds."""
         gc.collect()
+
+    async def together(self, *acts: Act) -> None:
+        """Act at the same time: in threads, or in tasks."""
+        with ThreadPoolExecutor(len(acts)) as threads:
+            for acting in [threads.submit(_step, act()) for act in acts]:
+                acting.result()
 
     async def give_up_on(self, act: Callable[[Callable[[], None]], Awaitable[None]]) -> None:
         """Run `act` in a task, and cancel it once it has called the function it is given."""
@@ -330,6 +346,10 @@ class AsyncApp(App):
         """Close an answer."""
         await response.aclose()
 
+    async def pause(self) -> None:
+        """Let others act."""
+        await anyio.lowlevel.checkpoint()
+
     async def turn(self) -> None:
         """Let the event loop run; collect what nobody holds.
 
@@ -340,6 +360,12 @@ class AsyncApp(App):
             await anyio.lowlevel.checkpoint()
             if self._loop == "asyncio":
                 self.log.append("app: a turn of the loop")
+
+    async def together(self, *acts: Act) -> None:
+        """Act at the same time: in threads, or in tasks."""
+        async with anyio.create_task_group() as tasks:
+            for act in acts:
+                tasks.start_soon(act)
 
     async def give_up_on(self, act: Callable[[Callable[[], None]], Awaitable[None]]) -> None:
         """Run `act` in a task, and cancel it once it has called the function it is given."""
@@ -378,24 +404,29 @@ class Run:
 def run(
     scenario: Scenario,
     world: World,
-    script: Script,
-    *,
+    *scripts: Script,
     tracked: bool = True,
     tracker: Tracker | None = None,
+    between: Callable[[Any], Any] = lambda below: below,
+    captured: bool = True,
     **options: Any,
 ) -> Run:
     """Run a scenario in one world.
 
-    `options` are the tracked transport's. What the scenario raises is given back and not raised, but for
-    what a test asserts inside it.
+    `options` are the tracked transport's; `between` puts something between it and the one below; events
+    that are not `captured` go where the tracker sends them. What the scenario raises is given back and not
+    raised, but for what a test asserts inside it.
     """
     log: Log = []
     tracker = tracker or Tracker([])
-    below = Below(world.library, script, log)
-    transport = world.tracked_transport(below, tracker=tracker, **options) if tracked else below
+    below = Below(world.library, scripts, log)
+    transport = between(below)
+    if tracked:
+        transport = world.tracked_transport(transport, tracker=tracker, **options)
     raised: BaseException | None = None
     gc.freeze()  # what is older than this scenario need not be looked at each time that it collects
-    with capture_usage() as events, warnings.catch_warnings():
+    nowhere = nullcontext[list[UsageEvent]]([])
+    with capture_usage() if captured else nowhere as events, warnings.catch_warnings():
         # trio warns of every async generator that was left for garbage collection: here on purpose.
         warnings.simplefilter("ignore", ResourceWarning)
         try:
@@ -435,11 +466,15 @@ def play(world: World, acting: Coroutine[Any, Any, None]) -> None:
         case "trio":
             trio.run(_awaited, acting)
         case _:
-            try:
-                acting.send(None)
-            except StopIteration:
-                return
-            raise AssertionError("a sync scenario cannot wait")
+            _step(acting)
+
+
+def _step(acting: Coroutine[Any, Any, None]) -> None:
+    try:
+        acting.send(None)
+    except StopIteration:
+        return
+    raise AssertionError("a sync scenario cannot wait")
 
 
 async def _awaited(acting: Coroutine[Any, Any, None]) -> None:

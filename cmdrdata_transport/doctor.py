@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import sys
 import tempfile
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -36,7 +36,7 @@ from cmdrdata_transport.segments import Backlog, backlog
 from cmdrdata_transport.tracker import Tracker
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Generator, Mapping, Sequence
 
     from cmdrdata_transport.event import UsageEvent
 
@@ -173,13 +173,7 @@ def prove(sdks: Sequence[CalledSdk] = CALLED_SDKS) -> Proofs:
 
     Takes some seconds, most of them to import the SDKs. Raises `TrackingSetupError` as `examine` does.
     """
-    tries = [
-        _Try(sdk=sdk, what=what, asynchronous=asynchronous)
-        for sdk in sdks
-        if sdk.installed
-        for asynchronous in (False, True)
-        for what in sdk.calls
-    ]
+    tries: list[_Try] = []
     events: list[UsageEvent] = []
 
     def keep(landed: list[UsageEvent]) -> None:
@@ -189,8 +183,10 @@ def prove(sdks: Sequence[CalledSdk] = CALLED_SDKS) -> Proofs:
     with tempfile.TemporaryDirectory(prefix="cmdrdata-doctor-") as home, Loopback(provider) as server:
         tracker = Tracker([keep], home=home, name="doctor")
         try:
-            for each in tries:
-                each.run(server.url, tracker)
+            for sdk in sdks:
+                if sdk.installed:
+                    tries += _try_sync(sdk, server.url, tracker)
+                    tries += asyncio.run(_try_async(sdk, server.url, tracker))
             tracker.flush(_DELIVERY_SECONDS)
         finally:
             tracker.close()
@@ -200,34 +196,47 @@ def prove(sdks: Sequence[CalledSdk] = CALLED_SDKS) -> Proofs:
     )
 
 
+def _try_sync(sdk: CalledSdk, url: str, tracker: Tracker) -> list[_Try]:
+    tries = [_Try(sdk=sdk.name, what=what, asynchronous=False) for what in sdk.calls]
+    with _failing(tries), connected(sdk, url, tracker=tracker) as client:
+        for each in tries:
+            with _failing([each]), customer_context(each.customer):
+                call(client, each.what, {ACCOUNT_HEADER: each.customer})
+    return tries
+
+
+async def _try_async(sdk: CalledSdk, url: str, tracker: Tracker) -> list[_Try]:
+    tries = [_Try(sdk=sdk.name, what=what, asynchronous=True) for what in sdk.calls]
+    with _failing(tries):
+        async with connected_async(sdk, url, tracker=tracker) as client:
+            for each in tries:
+                with _failing([each]), customer_context(each.customer):
+                    await call_async(client, each.what, {ACCOUNT_HEADER: each.customer})
+    return tries
+
+
+@contextmanager
+def _failing(tries: Sequence[_Try]) -> Generator[None]:
+    """What an SDK raises is kept as what came of these calls."""
+    try:
+        yield
+    except Exception as error:
+        for each in tries:
+            each.failure = each.failure or f"the call failed: {type(error).__name__}: {error}"
+
+
 @dataclass(slots=True, kw_only=True)
 class _Try:
     """One call; a customer of its own tells its answer and its events from the others."""
 
-    sdk: CalledSdk
+    sdk: str
     what: SdkCall
     asynchronous: bool
     failure: str = ""
 
     @property
     def customer(self) -> str:
-        return f"{self.sdk.name} {self.what.name} {'async' if self.asynchronous else 'sync'}"
-
-    def run(self, url: str, tracker: Tracker) -> None:
-        """Make the call; what it raises is kept."""
-        try:
-            with customer_context(self.customer):
-                if self.asynchronous:
-                    asyncio.run(self._call_async(url, tracker))
-                else:
-                    with connected(self.sdk, url, tracker=tracker) as client:
-                        call(client, self.what, {ACCOUNT_HEADER: self.customer})
-        except Exception as error:
-            self.failure = f"the call failed: {type(error).__name__}: {error}"
-
-    async def _call_async(self, url: str, tracker: Tracker) -> None:
-        async with connected_async(self.sdk, url, tracker=tracker) as client:
-            await call_async(client, self.what, {ACCOUNT_HEADER: self.customer})
+        return f"{self.sdk} {self.what.name} {'async' if self.asynchronous else 'sync'}"
 
     def proof(self, stated: Sequence[Stated], events: Sequence[UsageEvent]) -> Proof:
         """What came of it."""
@@ -235,7 +244,7 @@ class _Try:
         recorded = [each.usage for each in events if each.customer_id == self.customer]
         problem = self.failure
         if not problem and len(answers) != 1:
-            problem = f"{len(answers)} answers"
+            problem = f"{len(answers)} answers stated what they used"
         if not problem and len(recorded) != 1:
             problem = "nothing was recorded" if not recorded else f"{len(recorded)} events for one answer"
         if not problem:
@@ -246,7 +255,7 @@ class _Try:
             )
         detail = problem or f"{answers[0]['input_tokens']:,} in, {answers[0]['output_tokens']:,} out"
         return Proof(
-            sdk=self.sdk.name,
+            sdk=self.sdk,
             call=self.what.name,
             asynchronous=self.asynchronous,
             metered=not problem,

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 _KEY = "not-a-key"
 
+_LOOPBACK: Mapping[str, Any] = {"trust_env": False, "verify": False}
+"""Client options for a server on this machine: no proxy, and no certificates, which take long to load."""
+
 Headers = Mapping[str, str]
 
 
@@ -64,16 +67,16 @@ class CalledSdk:
 def connected(sdk: CalledSdk, url: str, **tracking: Any) -> Generator[Any]:
     """The SDK's sync client, tracked, talking to the server at `url`.
 
-    `tracking`: the options of `tracked_http_client`. Proxies of the environment are left out.
+    `tracking`: the options of `tracked_http_client`.
     """
-    with tracked_http_client(sdk.name, trust_env=False, **tracking) as http:
+    with tracked_http_client(sdk.name, **_LOOPBACK, **tracking) as http:
         yield sdk.connect(importlib.import_module(sdk.module), url, http)
 
 
 @asynccontextmanager
 async def connected_async(sdk: CalledSdk, url: str, **tracking: Any) -> AsyncGenerator[Any]:
     """The same, async."""
-    async with tracked_async_http_client(sdk.name, trust_env=False, **tracking) as http:
+    async with tracked_async_http_client(sdk.name, **_LOOPBACK, **tracking) as http:
         yield sdk.connect_async(importlib.import_module(sdk.module), url, http)
 
 

@@ -169,7 +169,7 @@ class Events:
         """Keep pieces of which each ended an ordinary event: none of them can be the last."""
         self._pieces += pieces
         self._size += sum(map(len, pieces))
-        self._tail = b""
+        self._tail = b"\n"
 
     def add(self, pieces: Iterable[bytes]) -> None:
         """Keep the bytes; notice the end; read and drop what is whole when much waits."""
@@ -214,8 +214,10 @@ class Events:
             self._tail = window[-TAIL:]
             if window.rfind(stream.mark) >= 0:
                 self._marked = True
-            if self._marked and sse.boundary(window):
-                self._marked, self.over = False, self._has_ended()
+            if self._marked and (end := sse.boundary(window)):
+                # A blank line in front of the mark is the end of the event before.
+                self._marked = window.rfind(stream.mark, end) >= 0
+                self.over = self._has_ended()
             # A mark may be cut in two only where a piece ends within a line.
             self.eager = self._marked or not window.endswith(b"\n")
 

@@ -319,7 +319,7 @@ class Refusal:
             document = parse(self._bytes)
         except ValueError:
             return
-        self.answer.errors.update(read_error(document))
+        self.answer.errors = read_error(document)
 
 
 def body_for(first: int, content_type: str, shape: Shape, lose: Callable[[str], None]) -> Body | None:

@@ -84,7 +84,8 @@ class TrackedTransport(httpx2.BaseTransport):
             recorder.end(error)
             raise
         recorder.sent()
-        if recorder.answered(response.status_code, response.headers.raw, _read_content(response)):
+        content = _content(response) if response.is_closed else None
+        if recorder.answered(response.status_code, response.headers.raw, content):
             response.stream = _Body(response.stream, recorder)
         return response
 
@@ -158,7 +159,8 @@ class AsyncTrackedTransport(httpx2.AsyncBaseTransport):
             recorder.end(error)
             raise
         recorder.sent()
-        if recorder.answered(response.status_code, response.headers.raw, _read_content(response)):
+        content = _content(response) if response.is_closed else None
+        if recorder.answered(response.status_code, response.headers.raw, content):
             response.stream = _AsyncBody(response.stream, recorder)
         return response
 
@@ -197,9 +199,7 @@ def _with_headers(request: httpx2.Request, headers: list[tuple[bytes, bytes]]) -
     return sent
 
 
-def _read_content(response: httpx2.Response) -> bytes | None:
-    if not response.is_closed:
-        return None
+def _content(response: httpx2.Response) -> bytes | None:
     try:
         return response.content
     except httpx2.ResponseNotRead:

@@ -27,44 +27,42 @@ class Meter:
 
     def start(self, request: Request) -> tuple[Recorder | None, Headers | None]:
         """A recorder if this request is metered; and the headers to send, if they must differ."""
-        try:
-            return self._start(request)
-        except Exception as error:
-            self._settings.count("internal_errors", type(error).__name__)
-            return None, None
-
-    def _start(self, request: Request) -> tuple[Recorder | None, Headers | None]:
         settings = self._settings
-        raw = request.headers.raw
-        ours: dict[bytes, bytes] | None = None
-        attempt: bytes | None = None
-        for name, value in raw:
-            if name[1:2] == b"-":
-                lower = name.lower()
-                if lower == RETRY_COUNT:
-                    attempt = value
-                elif lower.startswith(HEADER_PREFIX):
-                    if ours is None:
-                        ours = {}
-                    ours[lower] = value
-        headers = None if ours is None else self._without(raw, ours)
-        if settings.disabled:
-            return None, headers
-        url = request.url
-        route = self._router.route(request.method, url.raw_host, url.raw_path)
-        if route is None or is_being_metered(url):
-            return None, headers
-        who = resolve(ours, request.extensions.get("cmdrdata"), self._defaults, settings.count)
-        if not who.track:
-            settings.count("not_tracked")
-            return None, headers
-        if who.customer is None:
-            if settings.require_customer:
-                settings.count("skipped_no_customer")
+        headers: Headers | None = None
+        try:
+            raw = request.headers.raw
+            ours: dict[bytes, bytes] | None = None
+            attempt: bytes | None = None
+            for name, value in raw:
+                if name[1:2] == b"-":
+                    lower = name.lower()
+                    if lower == RETRY_COUNT:
+                        attempt = value
+                    elif lower.startswith(HEADER_PREFIX):
+                        if ours is None:
+                            ours = {}
+                        ours[lower] = value
+            headers = None if ours is None else self._without(raw, ours)
+            if settings.disabled:
                 return None, headers
-            settings.count("unattributed")
-        settings.ready()
-        return Recorder(settings, route, who, request, attempt), headers
+            url = request.url
+            route = self._router.route(request.method, url.raw_host, url.raw_path)
+            if route is None or is_being_metered(url):
+                return None, headers
+            who = resolve(ours, request.extensions.get("cmdrdata"), self._defaults, settings.count)
+            if not who.track:
+                settings.count("not_tracked")
+                return None, headers
+            if who.customer is None:
+                if settings.require_customer:
+                    settings.count("skipped_no_customer")
+                    return None, headers
+                settings.count("unattributed")
+            settings.ready()
+            return Recorder(settings, route, who, request, attempt), headers
+        except Exception as error:
+            settings.count("internal_errors", type(error).__name__)
+            return None, headers
 
     def _without(self, raw: Headers, ours: dict[bytes, bytes]) -> Headers | None:
         for name, value in raw:

@@ -9,12 +9,12 @@ events go.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import chain
 from time import gmtime, perf_counter, strftime, time
+from types import MappingProxyType
 from typing import Any, Protocol
 
 from cmdrdata_transport.attribution import Attribution
@@ -39,9 +39,6 @@ WAITING = 128 * 1024
 
 FEW = 3
 """How many chunks of one document may pass before we read them: most come in fewer."""
-
-BLANKS = 4096
-"""How far into a chunk we look for its first byte that is no blank."""
 
 REDIRECT, FAILURE = 300, 400
 
@@ -125,29 +122,17 @@ class Recorder:
     `end` may be called from anywhere, any number of times; the first call counts.
     """
 
-    __slots__ = (
-        "_attempt",
-        "_body",
-        "_content_type",
-        "_decoder",
-        "_epoch",
-        "_first_byte",
-        "_headers",
-        "_open",
-        "_outer",
-        "_request",
-        "_route",
-        "_settings",
-        "_started",
-        "_status",
-        "_ticks",
-        "_unreadable",
-        "_who",
-        "calm",
-        "kept",
-        "mark",
-        "patience",
-    )
+    # Defaults on the class: most answers need few of them changed.
+    calm: int | None = None
+    mark: bytes | None = None
+    patience = 0
+    _status: int | None = None
+    _first_byte = 0.0
+    _headers: Mapping[bytes, bytes] = MappingProxyType({})
+    _content_type = ""
+    _decoder: Decoder | None = None
+    _body: Body | None = None
+    _unreadable = False
 
     def __init__(
         self, settings: Settings, route: Route, who: Attribution, request: Request, attempt: bytes | None
@@ -158,17 +143,7 @@ class Recorder:
         self._request = request
         self._attempt = attempt
         self._epoch = settings.epoch()
-        self._status: int | None = None
-        self._first_byte = 0.0
-        self._headers: dict[bytes, bytes] = {}
-        self._content_type = ""
-        self._decoder: Decoder | None = None
-        self._body: Body | None = None
-        self._unreadable = False
         self.kept: list[bytes] = []
-        self.calm: int | None = None
-        self.mark: bytes | None = None
-        self.patience = 0
         # Popping from a list is one step in CPython: of two threads that end this, one wins.
         self._open = [True]
         self._outer = _metered.get()
@@ -187,15 +162,47 @@ class Recorder:
         cache's answer gives no other sign of its end.
         """
         try:
-            return self._begin(status, headers, content)
+            self._first_byte = perf_counter()
+            self._status = status
+            if REDIRECT <= status < FAILURE:
+                self._open.clear()
+                return False
+            said = self._headers = {name.lower(): value for name, value in headers}
+            self._content_type = kind = said.get(b"content-type", b"").decode("latin-1").lower()
+            if status >= FAILURE:
+                self._body = Refusal(self._route.shape)
+            if content is not None:
+                self._feed((content,))
+                self.end()
+                return False
+            if b"content-encoding" in said:
+                self._choose_decoder(said[b"content-encoding"].decode("latin-1"))
+            if "event-stream" not in kind:
+                self.patience = FEW
+            elif self._decoder is None and (stream := self._route.shape.stream) is not None:
+                self.calm = CALM if stream.done else None
+                self.mark = stream.mark
         except Exception as error:
             self._fail(error)
-            return False
+        return True
 
     def look(self) -> int:
         """Read what the tee kept. How many chunks it may keep before the next look."""
         try:
-            return self._look()
+            kept = self.kept
+            if not self._open or self._unreadable:
+                kept.clear()
+                return PATIENCE
+            chunks, waiting = len(kept), sum(map(len, kept))
+            self._read_kept()
+            body = self._body
+            if body is None:
+                return 0
+            if body.over:
+                self.end()
+            if body.eager or (self._decoder is not None and body.streaming):
+                return -1
+            return min(PATIENCE, chunks * WAITING // (waiting + 1))
         except Exception as error:
             self._fail(error)
             self.kept.clear()
@@ -211,9 +218,15 @@ class Recorder:
             return
         try:
             if self._epoch == self._settings.epoch():
-                self._finish(error, closed=closed)
+                if self.kept and not self._unreadable:
+                    self._read_kept()
+                body, self._body = self._body, None
+                if body is not None:
+                    body.finish(at_end=error is None and not closed)
+                self._write(body, error, closed=closed)
         except Exception as failure:
             self._fail(failure)
+        self.kept.clear()
 
     def __del__(self) -> None:
         # An answer that nobody read or closed leaves no other trace: httpx calls nothing then.
@@ -228,58 +241,19 @@ class Recorder:
     def _lose(self, name: str) -> None:
         self._settings.count(name, f"{self._route.provider} {self._route.shape.api}")
 
-    def _begin(self, status: int, raw: Headers, content: bytes | None) -> bool:
-        self._first_byte = perf_counter()
-        self._status = status
-        if REDIRECT <= status < FAILURE:
-            self._open.clear()
-            return False
-        headers = self._headers = {name.lower(): value for name, value in raw}
-        self._content_type = kind = headers.get(b"content-type", b"").decode("latin-1").lower()
-        if status >= FAILURE:
-            self._body = Refusal(self._route.shape)
-        if content is not None:
-            self._feed((content,))
-            self.end()
-            return False
-        if b"content-encoding" in headers:
-            self._choose_decoder(headers[b"content-encoding"].decode("latin-1"))
-        if "event-stream" not in kind:
-            self.patience = FEW
-        elif self._decoder is None and (stream := self._route.shape.stream) is not None:
-            self.calm = CALM if stream.done else None
-            self.mark = stream.mark
-        return True
-
     def _choose_decoder(self, coding: str) -> None:
         try:
             self._decoder = decoder_for(coding)
         except ValueError:
             self._undecodable()
 
-    def _look(self) -> int:
-        kept = self.kept
-        if not self._open or self._unreadable:
-            kept.clear()
-            return PATIENCE
-        chunks = len(kept)
-        waiting = sum(map(len, kept))
-        self._undo_coding_and_feed()
-        body = self._body
-        if body is None:
-            return 0
-        if body.over:
-            self.end()
-        if body.eager or (self._decoder is not None and body.streaming):
-            return -1
-        return min(PATIENCE, chunks * WAITING // (waiting + 1))
-
-    def _undo_coding_and_feed(self) -> None:
+    def _read_kept(self) -> None:
         kept = self.kept
         if self._decoder is not None:
             try:
                 for chunk in kept:
-                    self._feed(self._decoder.decode(chunk))
+                    for piece in self._decoder.decode(chunk):
+                        self._feed((piece,))
             except ValueError:
                 self._undecodable()
         elif self.calm is not None and isinstance(self._body, Events):
@@ -296,33 +270,21 @@ class Recorder:
         self._unreadable = True
         self._lose("undecodable")
 
-    def _feed(self, pieces: Iterable[bytes]) -> None:
+    def _feed(self, pieces: Sequence[bytes]) -> None:
         if self._body is None:
-            pieces = self._choose_body(pieces)
+            self._choose_body(pieces)
         if self._body is not None:
             self._body.add(pieces)
 
-    def _choose_body(self, pieces: Iterable[bytes]) -> Iterable[bytes]:
-        """Choose by the first byte that is no blank; what is left to read."""
-        rest = iter(pieces)
-        for piece in rest:
-            if start := piece[:BLANKS].lstrip(b" \t\r\n\xef\xbb\xbf"):
+    def _choose_body(self, pieces: Sequence[bytes]) -> None:
+        """By the first byte that is no blank; blanks before it may be left out."""
+        for piece in pieces:
+            if start := piece.lstrip(b" \t\r\n\xef\xbb\xbf"):
                 self._body = body_for(start[0], self._content_type, self._route.shape, self._lose)
                 if self._body is None:
                     self._unreadable = True
                     self._lose("unparsed")
-                    break
-                return chain((piece,), rest)
-        return ()
-
-    def _finish(self, error: BaseException | None, *, closed: bool) -> None:
-        if self.kept and not self._unreadable:
-            self._undo_coding_and_feed()
-        self.kept.clear()
-        body, self._body = self._body, None
-        if body is not None:
-            body.finish(at_end=error is None and not closed)
-        self._write(body, error, closed=closed)
+                return
 
     # --- the event ---
 
@@ -330,10 +292,10 @@ class Recorder:
         settings, route, who = self._settings, self._route, self._who
         answer = body.answer if body is not None else Answer(route.shape)
         parts = answer.parts(self._report)
-        found, errors = answer.found, answer.errors
-        if error is not None and not errors and type(error).__name__ not in CANCELLED:
-            errors = {"error_type": type(error).__name__}
         status, outcome = self._judge(body, parts, error, closed=closed)
+        found, errors = answer.found, answer.errors
+        if outcome != "ok" and not errors and error is not None and type(error).__name__ not in CANCELLED:
+            errors = {"error_type": type(error).__name__}
         now = perf_counter()
         event: dict[str, Any] = {
             "format": FORMAT,

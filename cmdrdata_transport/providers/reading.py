@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from math import isfinite
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from cmdrdata_transport.event import FRACTIONAL_UNITS
@@ -39,21 +40,21 @@ class Answer:
     Documents are absorbed from the newest to the oldest: what a newer one said stays.
     """
 
-    __slots__ = ("_shape", "details", "ended", "errors", "failed", "found", "objects", "pending", "usage")
+    # Defaults on the class: most answers have none of these. A mapping is replaced, never changed.
+    usage: dict[str, Any] | None = None
+    details: Mapping[str, Any] = MappingProxyType({})
+    objects: Mapping[Path, dict[str, Any]] = MappingProxyType({})
+    """What stands beside the usage object, by its path."""
+    errors: Mapping[str, str] = MappingProxyType({})
+    failed = False
+    """Whether the answer says of itself that it failed."""
+    pending: bool | None = None
+    ended = False
 
     def __init__(self, shape: Shape) -> None:
         self._shape = shape
-        self.usage: dict[str, Any] | None = None
         self.found: dict[str, str] = {}
         """`response_id`, `model`, `finish_reason` and `service_tier`."""
-        self.details: dict[str, Any] = {}
-        self.objects: dict[Path, dict[str, Any]] = {}
-        """What stands beside the usage object, by its path."""
-        self.errors: dict[str, str] = {}
-        self.failed = False
-        """Whether the answer says of itself that it failed."""
-        self.pending: bool | None = None
-        self.ended = False
 
     def absorb(self, document: Any) -> None:
         """Take what this document says and no newer one said."""
@@ -67,10 +68,10 @@ class Answer:
                 found[name] = str(value)[:LONGEST_TEXT]
         for path in shape.objects:
             if path not in self.objects and type(value := pick(document, (path,))) is dict:
-                self.objects[path] = value
+                self.objects = {**self.objects, path: value}
         for name, paths in shape.details.items():
             if name not in self.details and (value := pick(document, paths)) is not None:
-                self.details[name] = value
+                self.details = {**self.details, name: value}
         if shape.pending and self.pending is None:
             self._absorb_pending(document)
         stream = shape.stream
@@ -82,10 +83,10 @@ class Answer:
         """Take what an older stretch of the same body said and this one did not."""
         if older.usage is not None and (self.usage is None or self._overlays):
             self.usage = _over(self.usage, older.usage)
-        self.found = older.found | self.found
-        self.details = older.details | self.details
-        self.objects = older.objects | self.objects
-        self.errors = older.errors | self.errors
+        self.found = {**older.found, **self.found}
+        self.details = {**older.details, **self.details}
+        self.objects = {**older.objects, **self.objects}
+        self.errors = {**older.errors, **self.errors}
         self.pending = older.pending if self.pending is None else self.pending
         self.ended = self.ended or older.ended
         self.failed = self.failed or older.failed
@@ -155,7 +156,7 @@ class Answer:
         else:
             return
         self.failed = True
-        self.errors = told | self.errors
+        self.errors = {**told, **self.errors}
 
     def _split(
         self, usage: dict[str, Any], counts: Counts, report: Callable[[str], None]

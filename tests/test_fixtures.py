@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import fields
+from itertools import accumulate
 
 import pytest
 from exchange import (
@@ -130,6 +131,10 @@ def test_any_coding_and_any_cut(
     same_events(fixture, done)
     same_bytes(chunks, done)
     assert done.headers == [*fixture.exchange.headers, *coding_header(coding)]
+    if coding is None and (settled := fixture.settled) is not None:
+        ends = accumulate(map(len, done.chunks))
+        told = next(told for end, told in zip(ends, done.events_at, strict=True) if end >= settled)
+        assert told == len(fixture.events)
 
 
 @every_way

@@ -30,8 +30,8 @@ def show(
 
     With `follow` a ledger that is not there yet is waited for.
     """
-    tell = _teller(out, as_json=as_json)
     with _opened(where, home, wait=follow) as ledger:
+        tell = _teller(out, as_json=as_json)
         position = ledger.last()
         if since is not None:
             for entry in ledger.events(since=since):

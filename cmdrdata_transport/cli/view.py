@@ -33,8 +33,11 @@ _NOTHING = "-"
 
 _ALWAYS = ("calls", "input_tokens", "output_tokens", "total_tokens")
 _FIRST = (*_ALWAYS, "errors", "cache_read_tokens", "output_reasoning_tokens", "cache_write_tokens")
-_LAST = ("attempts", "events")
-"""Sums in the order in which they are given room: these first, these last, the others as they come."""
+_LAST = {"attempts": "calls", "events": "attempts"}
+"""Sums in the order in which they are given room: those first, these last, the others as they come.
+
+These are left out where they equal another.
+"""
 
 _HEADINGS = {"output_reasoning_tokens": "reasoning", "customer_id": "customer"}
 
@@ -136,6 +139,7 @@ def _line(  # noqa: PLR0917 - the columns, in order
     line.append(f"{given:>7} {answered:>6} ", style=style or "bold")
     line.append(_cut(note, max(0, width - cell_len(line.plain))), style=style or "dim")
     line.rstrip()
+    line.truncate(width)
     return line
 
 
@@ -150,14 +154,15 @@ def _cut(text: str, width: int) -> str:
 
 
 def sums_of(rows: Sequence[Mapping[str, Any]], by: Sequence[str]) -> list[str]:
-    """The sums that rows of a report have, in the order of their importance; none that is always nothing."""
-    known = [name for row in rows for name in row if name not in by]
-    ordered = dict.fromkeys([*_FIRST, *(name for name in known if name not in _LAST), *_LAST])
-    return [
-        name
-        for name in ordered
-        if name in _ALWAYS or any(row.get(name) not in {None, 0, "0"} for row in rows)
-    ]
+    """The sums that rows of a report have, the most important first, without those that say nothing."""
+    known = [name for row in rows for name in row if name not in by and name not in _LAST]
+    return [name for name in dict.fromkeys([*_FIRST, *known, *_LAST]) if _says_something(name, rows)]
+
+
+def _says_something(name: str, rows: Sequence[Mapping[str, Any]]) -> bool:
+    if name in _LAST:
+        return any(row.get(name) != row.get(_LAST[name]) for row in rows)
+    return name in _ALWAYS or any(row.get(name) not in {None, 0, "0"} for row in rows)
 
 
 def report_table(rows: Sequence[Mapping[str, Any]], by: Sequence[str], width: int) -> Table:

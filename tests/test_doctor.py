@@ -1,0 +1,167 @@
+"""The doctor: what it finds, and that its proof proves."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from typer.testing import CliRunner
+
+from cmdrdata_transport.cli.app import app
+from cmdrdata_transport.counters import Counters
+from cmdrdata_transport.demo.calls import CALLED_SDKS, CalledSdk, SdkCall
+from cmdrdata_transport.doctor import examine, installed_sdks, prove
+from cmdrdata_transport.event import UsageEvent
+from cmdrdata_transport.journal import Journal
+from cmdrdata_transport.lanes import write_dead_letter
+from cmdrdata_transport.sinks import open_sink
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+LEDGER = "sqlite:///usage.db"
+OPENAI = CALLED_SDKS[0]
+EVENT = UsageEvent(
+    event_id="1",
+    timestamp="2026-11-01T12:00:00.000000Z",
+    provider="openai",
+    usage_status="complete",
+    outcome="ok",
+)
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The home that the environment configures, and nothing else that it does."""
+    for name in [name for name in os.environ if name.startswith("CMDRDATA_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("CMDRDATA_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("COLUMNS", "120")
+    return tmp_path / "home"
+
+
+def only(call: SdkCall) -> CalledSdk:
+    """The openai SDK with one call."""
+    return replace(OPENAI, calls=(call,))
+
+
+def test_the_family_of_each_sdk() -> None:
+    """Each installed SDK is named with its version, and the library its own client is of."""
+    found = {each.name: each for each in installed_sdks()}
+    assert {name: (found[name].library or "").partition(" ")[0] for name in ("openai", "groq")} == {
+        "openai": "httpx2",
+        "groq": "httpx",
+    }
+    assert found["anthropic"].advice == 'tracked_http_client("anthropic")'
+
+
+def test_every_installed_sdk_is_metered(home: Path) -> None:
+    """Each call of each SDK, sync and async, is recorded to the token; the home stays untouched."""
+    proofs = prove()
+    installed = [sdk for sdk in CALLED_SDKS if sdk.installed]
+    assert len(proofs.calls) == 2 * sum(len(sdk.calls) for sdk in installed) > 0
+    assert [each for each in proofs.calls if not each.metered] == []
+    assert proofs.losses == {}
+    assert not home.exists()
+
+
+def test_what_is_not_recorded_is_not_proved(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where tracking is off, every call is found unmetered."""
+    monkeypatch.setenv("CMDRDATA_DISABLED", "1")
+    proofs = prove([only(OPENAI.calls[0])])
+    assert [(each.metered, each.detail) for each in proofs.calls] == [(False, "nothing was recorded")] * 2
+
+
+def test_a_call_that_fails_is_not_proved(home: Path) -> None:
+    """What an SDK raises is told of its call, and the others are made all the same."""
+
+    def fail(client: Any, headers: Any) -> Any:
+        raise LookupError("no such model")
+
+    proofs = prove([replace(OPENAI, calls=(SdkCall(name="broken", make=fail), OPENAI.calls[0]))])
+    assert [(each.call, each.metered) for each in proofs.calls] == [("broken", False), ("chat", True)] * 2
+    assert proofs.calls[0].detail == "the call failed: LookupError: no such model"
+
+
+def test_an_sdk_that_cannot_be_made_is_not_proved(home: Path) -> None:
+    """An SDK whose client can't be made fails for all of its calls, and for them only."""
+
+    def fail(module: Any, url: str, http: Any) -> Any:
+        raise TypeError("takes no http_client")
+
+    proofs = prove([replace(OPENAI, connect=fail, calls=OPENAI.calls[:1])])
+    assert [(each.asynchronous, each.metered) for each in proofs.calls] == [(False, False), (True, True)]
+
+
+def test_an_answer_without_usage_proves_nothing(home: Path) -> None:
+    """A stream that was not asked for its usage states none, so nothing can be held against it."""
+
+    def silent(client: Any, headers: Any) -> Any:
+        return client.chat.completions.create(model="gpt-5", messages=[], stream=True, extra_headers=headers)
+
+    proofs = prove([only(SdkCall(name="silent", make=silent, streaming=True))])
+    assert {each.detail for each in proofs.calls} == {"0 answers stated what they used"}
+
+
+def test_a_home_that_is_well(home: Path) -> None:
+    """A home that is not there yet has nothing in it and no problem; looking does not make it."""
+    setup = examine()
+    assert (setup.home, setup.sinks, setup.pending, dict(setup.dead), setup.torn) == (
+        home,
+        (LEDGER,),
+        (),
+        {},
+        0,
+    )
+    assert setup.problems == ()
+    assert not home.exists()
+
+
+def test_what_a_home_holds(home: Path) -> None:
+    """Recorded, pending and rejected events are counted, with what was set aside as damaged."""
+    outlet = open_sink(LEDGER, home=home, environ={})
+    outlet.send([EVENT.to_json()])
+    outlet.close()
+    journal = Journal(home, sinks=[LEDGER, "callable:bill"], counters=Counters())
+    journal.append(EVENT.to_json())
+    journal.append(EVENT.to_json())
+    write_dead_letter(home, "callable:bill", EVENT.to_json(), "no such account")
+    (home / "journal" / "some-5.torn").write_bytes(b"half a rec")
+    setup = examine()
+    assert dict(setup.recorded) == {"complete": 1}
+    assert {(each.sink, each.events, each.live) for each in setup.pending} == {
+        (LEDGER, 2, True),
+        ("callable:bill", 2, True),
+    }
+    assert list(setup.dead.values()) == [1]
+    assert setup.torn == 1
+    journal.close()
+    assert [each.live for each in examine().pending] == [False, False]
+    shown = CliRunner().invoke(app, ["doctor"]).stdout
+    for said in (
+        "1 events; their usage: 1 complete",
+        "2 events for callable:bill: type cmdrdata-transport drain",
+        "1 events, kept in",
+        "1 pieces of the journal, set aside",
+        "All 24 calls are metered, to the token.",
+    ):
+        assert said in shown
+
+
+def test_a_home_that_cannot_be_written(home: Path) -> None:
+    """A home below a file is a problem; so is tracking that is switched off."""
+    home.write_text("a file")
+    (problem,) = examine(home / "below").problems
+    assert problem == f"{home} cannot be written; events would go to a temporary directory"
+
+
+def test_the_command_says_what_is_wrong(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is not metered and why is on the page, and the exit code is not 0."""
+    monkeypatch.setenv("CMDRDATA_DISABLED", "yes")
+    result = CliRunner().invoke(app, ["doctor"])
+    assert result.exit_code == 1
+    assert "NOT METERED: nothing was recorded" in result.stdout
+    assert "CMDRDATA_DISABLED is set: nothing is recorded" in result.stdout
+    assert "24 of 24 calls are not metered." in result.stdout

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -59,6 +60,7 @@ class Delivery:
         self._closed = False
         with contextlib.suppress(Exception):
             self._start()
+            self._journal.prepare()
 
     def flush(self, timeout: float | None = None) -> bool:
         """Deliver what was journaled before this call; True when every sink has it, or has refused it.
@@ -71,7 +73,7 @@ class Delivery:
         if self._have_all(awaited):
             return True
         if not self._closed:
-            self.ensure_running()
+            self._start()
         for lane in self._lanes:
             lane.hurry()
         while not self._have_all(awaited):
@@ -127,11 +129,12 @@ class Delivery:
         if not self._starting.acquire(blocking=False):
             return
         try:
-            self._journal.prepare()
             if self._threaded:
                 for lane in self._lanes:
                     lane.start()
             self._running = True
+        except RuntimeError:
+            pass  # no more threads: whoever flushes delivers, or the next process
         finally:
             self._starting.release()
 
@@ -139,7 +142,7 @@ class Delivery:
         if self._journal.held or any(lane.queued for lane in self._lanes):
             return False
         return all(
-            marked(own.path, lane.identity) >= size or not own.path.exists()
+            marked(own.path, lane.identity) >= size or not (own.path.exists() or lane.reads(own.path))
             for own, size in awaited
             for lane in self._lanes
             if lane.identity in own.sinks
@@ -260,4 +263,4 @@ def _size(path: Path) -> int:
     try:
         return path.stat().st_size
     except OSError:
-        return 0
+        return sys.maxsize  # it has been removed: all that can be read of it

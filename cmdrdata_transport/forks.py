@@ -1,8 +1,9 @@
 """What must happen around `os.fork()`.
 
-Knows two rules. No fork falls between opening a file and noting that it is open, because the child
-would keep a lock alive that nobody knows of. And in the child every registered object lets go of
-what is the parent's: a lock on an open file belongs to both, so a child closes it and never unlocks.
+Knows three rules. No fork falls between opening a file and noting that it is open, because the child
+would keep a lock alive that nobody knows of. What cannot stand a fork comes to rest before it. And in
+the child every registered object lets go of what is the parent's: a lock on an open file belongs to
+both, so a child closes the file and never unlocks it.
 
 Does not know what is opened. A child made without Python's knowledge (a `fork` in C that never tells
 the interpreter) is outside of this; `exec` is not, since all our files are close-on-exec.
@@ -14,7 +15,7 @@ import os
 import threading
 from collections.abc import Generator
 from contextlib import contextmanager
-from typing import Protocol
+from typing import Literal, Protocol
 from weakref import WeakSet
 
 PATIENCE_SECONDS = 1.0
@@ -28,9 +29,36 @@ class Forkable(Protocol):
         """Let go of the parent's files and threads. The child has one thread and runs nothing else yet."""
 
 
-_opening = threading.Lock()
+class Settled(Forkable, Protocol):
+    """Something that must be at rest when a fork happens."""
+
+    def before_fork(self) -> None:
+        """Come to rest, in `PATIENCE_SECONDS` at most."""
+
+    def after_fork_in_parent(self) -> None:
+        """Go on. In the child `after_fork_in_child` is called instead."""
+
+
+class _Gate:
+    """Keeps forks out while files are opened, and waits for that no longer than is sensible."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.forking_thread: int | None = None
+
+    def close(self) -> None:
+        if self.lock.acquire(timeout=PATIENCE_SECONDS):
+            self.forking_thread = threading.get_ident()
+
+    def open(self) -> None:
+        if self.forking_thread == threading.get_ident():
+            self.forking_thread = None
+            self.lock.release()
+
+
+_gates = {"read": _Gate(), "write": _Gate()}  # the one that nobody waits at is closed last
 _registered: WeakSet[Forkable] = WeakSet()
-_forking_thread: int | None = None
+_to_settle: WeakSet[Settled] = WeakSet()
 
 
 def register(thing: Forkable) -> None:
@@ -38,15 +66,22 @@ def register(thing: Forkable) -> None:
     _registered.add(thing)
 
 
+def register_to_settle(thing: Settled) -> None:
+    """Have all three methods of `thing` called at every fork, as long as it lives."""
+    _registered.add(thing)
+    _to_settle.add(thing)
+
+
 @contextmanager
-def opening(*, wait: bool = False) -> Generator[None]:
+def opening(to: Literal["read", "write"]) -> Generator[None]:
     """No fork happens inside.
 
-    Without `wait` this never blocks, so it may be used where garbage collection can enter; the price
-    is that while another thread is opening files, this one is not guarded.
+    To open (or close) a file to read waits for its turn. To open one to write never waits, because
+    garbage collection can get there. So it is not guarded while another thread does the same, or from
+    the moment on when a fork is under way: then the child may keep that file's lock until it ends.
     """
-    lock = _opening
-    guarded = lock.acquire(timeout=PATIENCE_SECONDS) if wait else lock.acquire(blocking=False)
+    lock = _gates[to].lock
+    guarded = lock.acquire(timeout=PATIENCE_SECONDS) if to == "read" else lock.acquire(blocking=False)
     try:
         yield
     finally:
@@ -55,22 +90,21 @@ def opening(*, wait: bool = False) -> Generator[None]:
 
 
 def _before() -> None:
-    global _forking_thread  # noqa: PLW0603 - one fork at a time, as the lock says
-    if _opening.acquire(timeout=PATIENCE_SECONDS):
-        _forking_thread = threading.get_ident()
+    for thing in list(_to_settle):
+        thing.before_fork()
+    for gate in _gates.values():
+        gate.close()
 
 
 def _after_in_parent() -> None:
-    global _forking_thread  # noqa: PLW0603 - see `_before`
-    if _forking_thread == threading.get_ident():
-        _forking_thread = None
-        _opening.release()
+    for gate in _gates.values():
+        gate.open()
+    for thing in list(_to_settle):
+        thing.after_fork_in_parent()
 
 
 def _after_in_child() -> None:
-    global _forking_thread, _opening  # noqa: PLW0603 - see `_before`
-    _forking_thread = None
-    _opening = threading.Lock()
+    _gates.update(read=_Gate(), write=_Gate())
     for thing in list(_registered):
         thing.after_fork_in_child()
 

@@ -272,7 +272,7 @@ class Journal:
         half_made, path = directory / f".{name}.new", directory / f"{name}.seg"
         named = Header(tracker=self._tracker, service=self._service, sinks=sinks, created=time())
         data = record(named.to_line())
-        with forks.opening():
+        with forks.opening("write"):
             pen = _Pen(path, _open(half_made))
             own = OwnSegment(path, sinks, len(data), pen)
             try:
@@ -305,13 +305,13 @@ class _Pen:
         self._close(unlock=False)
 
     def _close(self, *, unlock: bool) -> None:
-        fd, self.fd = self.fd, -1
         # A program may have closed all its files, and have another by this number now.
-        if fd >= 0 and _identity(fd) == self._file:
+        if self.fd >= 0 and _identity(self.fd) == self._file:
             if unlock:
                 # A child that was forked at an unlucky moment may have our file too, and live on.
-                fcntl.flock(fd, fcntl.LOCK_UN)
-            os.close(fd)
+                fcntl.flock(self.fd, fcntl.LOCK_UN)
+            os.close(self.fd)
+        self.fd = -1
 
     def __del__(self) -> None:
         with contextlib.suppress(Exception):

@@ -133,6 +133,10 @@ class Lane:
         """How many events wait in memory."""
         return len(self._queue)
 
+    def reads(self, path: Path) -> bool:
+        """Whether it is delivering this segment, also when its file has been removed."""
+        return path in self._claims
+
     def start(self) -> None:
         """Start the thread. Raises `RuntimeError` when the interpreter starts none any more."""
         self.stopping = False
@@ -282,6 +286,7 @@ class Lane:
         self._counters.count("unauthorized" if unauthorized else "unavailable", f"{self.identity}: {reason}")
         if self._left is not None:
             # Another process may have a way to this sink.
+            self._left_paths.appendleft(self._left.segment)
             self._left.close()
             self._left = None
 

@@ -208,6 +208,8 @@ class Claim:
             _, self.offset = self._ahead.popleft()
         if taken:
             self._mark()
+        if not self._ahead:
+            self._read()
 
     def is_orphan(self) -> bool:
         """Whether the segment was removed under its writer, whose records only we can still read."""
@@ -215,11 +217,11 @@ class Claim:
 
     def close(self) -> None:
         """Let others have it."""
-        fds = (self._segment_fd, self._mark_fd)
-        self._segment_fd = self._mark_fd = -1
-        for fd in fds:
-            if fd >= 0:
-                os.close(fd)
+        with forks.opening("read"):
+            for fd in (self._segment_fd, self._mark_fd):
+                if fd >= 0:
+                    os.close(fd)
+            self._segment_fd = self._mark_fd = -1
 
     def after_fork_in_child(self) -> None:
         """The claim is the parent's: what is closed here stays open, and locked, there."""
@@ -271,7 +273,7 @@ def claim(
     Raises:
         OSError: a file cannot be opened or made, for another reason than that the segment is gone.
     """
-    with forks.opening(wait=True), contextlib.ExitStack() as opened:
+    with forks.opening("read"), contextlib.ExitStack() as opened:
         try:
             fd = os.open(segment, os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError:

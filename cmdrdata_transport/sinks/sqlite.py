@@ -15,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sqlite3
+import threading
 from collections.abc import Generator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,6 +23,7 @@ from time import monotonic, sleep
 from typing import Any
 from urllib.parse import SplitResult
 
+from cmdrdata_transport import forks
 from cmdrdata_transport.errors import Rejected, Unavailable
 from cmdrdata_transport.event import FORMAT, FRACTIONAL_UNITS, UNITS, decode
 
@@ -139,6 +141,9 @@ class SqliteOutlet:
         self._path = path
         self._connection: sqlite3.Connection | None = None
         self._file: tuple[int, int] | None = None
+        self._in_use = threading.Lock()
+        self._at_rest = False
+        forks.register_to_settle(self)
 
     def send(self, lines: Sequence[bytes], timeout: float | None = None) -> None:
         """Write the events in one transaction.
@@ -149,18 +154,16 @@ class SqliteOutlet:
         """
         rows = [row_of(line) for line in lines]
         patience = PATIENCE_SECONDS if timeout is None else min(timeout, PATIENCE_SECONDS)
-        try:
-            connection = self._connected(patience)
-            with _transaction(connection):
-                try:
-                    connection.executemany(_INSERT, rows)
-                except OverflowError:
-                    connection.executemany(_INSERT, map(_storable, rows))
-        except _UNSTORABLE as error:
-            raise Rejected(f"it cannot be stored: {type(error).__name__}") from None
-        except (sqlite3.Error, OSError) as error:
-            self.close()
-            raise Unavailable(_words(error)) from None
+        if self._path in _UNSAFE:
+            raise Unavailable("this process was forked while the ledger was in use; another will deliver")
+        with self._in_use:
+            try:
+                self._insert(rows, patience)
+            except _UNSTORABLE as error:
+                raise Rejected(f"it cannot be stored: {type(error).__name__}") from None
+            except (sqlite3.Error, OSError) as error:
+                self.close()
+                raise Unavailable(_words(error)) from None
 
     def close(self) -> None:
         """Close the file. The next `send` opens it again."""
@@ -170,10 +173,38 @@ class SqliteOutlet:
                 connection.close()
 
     def forget(self) -> None:
-        """SQLite forbids even closing a connection that a parent has open, so it is kept, unused."""
-        if self._connection is not None:
+        """Nothing to do: `before_fork` has closed it."""
+
+    def before_fork(self) -> None:
+        """Close the file.
+
+        SQLite keeps in memory what this process has locked, and a child that inherits that believes
+        it: it waits for ever, or writes where it has no lock (https://sqlite.org/howtocorrupt.html, 2.6).
+        """
+        self._at_rest = self._in_use.acquire(timeout=forks.PATIENCE_SECONDS)
+        if self._at_rest:
+            self.close()
+
+    def after_fork_in_parent(self) -> None:
+        """Let the next batch in."""
+        if self._at_rest:
+            self._in_use.release()
+
+    def after_fork_in_child(self) -> None:
+        """Use the file as if never used before; or never, when a batch was still under way."""
+        self._in_use = threading.Lock()
+        if not self._at_rest:
+            _UNSAFE.add(self._path)
             _PARENTS.append(self._connection)
             self._connection = None
+
+    def _insert(self, rows: Sequence[tuple[Any, ...]], patience: float) -> None:
+        connection = self._connected(patience)
+        with _transaction(connection):
+            try:
+                connection.executemany(_INSERT, rows)
+            except OverflowError:
+                connection.executemany(_INSERT, map(_storable, rows))
 
     def _connected(self, patience: float) -> sqlite3.Connection:
         # A ledger that somebody has moved away would take events that nobody ever sees.
@@ -186,7 +217,8 @@ class SqliteOutlet:
         return self._connection
 
 
-_PARENTS: list[sqlite3.Connection] = []
+_PARENTS: list[sqlite3.Connection | None] = []
+_UNSAFE: set[Path] = set()
 
 
 def connect(path: Path, patience: float = PATIENCE_SECONDS) -> sqlite3.Connection:

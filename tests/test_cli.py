@@ -328,7 +328,7 @@ def test_drain_says_what_waits_still(home: Path) -> None:
         pass
     result = typed("drain", "--timeout", "0.1")
     assert result.exit_code == 1
-    assert "callable:bill: 0 delivered, 6 waiting" in result.stdout
+    assert "callable:bill: 0 delivered, 6 waiting (a function, which" in result.stdout
     assert f"{LEDGER}: 6 delivered" in result.stdout
 
 

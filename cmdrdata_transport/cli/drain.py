@@ -55,11 +55,17 @@ def _line(each: Drained) -> Text:
     if each.rejected:
         parts.append(f"{each.rejected} rejected (they are kept in dead/)")
     if each.pending:
-        parts.append(f"{each.pending} waiting ({each.trouble or 'out of time'})")
+        parts.append(f"{each.pending} waiting ({_reason(each)})")
     if each.live:
         parts.append(f"{each.live} of processes at work, which deliver them")
     style = "yellow" if each.pending or each.rejected else ""
     return Text(printable(f"{each.sink}: {', '.join(parts)}"), style=style)
+
+
+def _reason(each: Drained) -> str:
+    if each.sink.startswith("callable:"):
+        return "a function, which only its own program can call"
+    return each.trouble or "out of time"
 
 
 def give_up(out: Console, *, home: Path, sink: str) -> bool:

@@ -341,7 +341,7 @@ class Recorder:
     def _describe_answer(self, event: dict[str, Any], body: Body | None) -> None:
         table = self._route.table
         event["status_code"] = self._status
-        event["streaming"] = body is not None and body.streaming
+        event["streaming"] = "event-stream" in self._content_type if body is None else body.streaming
         event["time_to_first_byte_ms"] = round((self._first_byte - self._ticks) * 1000, 3)
         if (value := self._header(table.request_id)) is not None:
             event["request_id"] = value
@@ -425,18 +425,21 @@ _SHARED = (
 
 
 def _line(settings: Settings, event: dict[str, Any], part: Part) -> None:
-    settings.count("events")
     if part.counts:
         event.update(part.counts)
         event["usage_source"] = "body"
     if part.raw is not None:
         event["raw_usage"] = part.raw
-    line = encode(event)
-    if len(line) > LARGEST_EVENT and "raw_usage" in event:
+    try:
+        line = encode(event)
+    except RecursionError:
+        line = b""  # nested deeper than can be written
+    if "raw_usage" in event and not 0 < len(line) <= LARGEST_EVENT:
         settings.count("raw_usage_dropped")
         del event["raw_usage"]
         line = encode(event)
     settings.record(line)
+    settings.count("events")
 
 
 def new_event_id(seconds: float) -> str:

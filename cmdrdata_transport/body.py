@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from itertools import islice
 from typing import Any, Protocol
 
-from cmdrdata_transport.providers.reading import Answer, read_error
+from cmdrdata_transport.providers.reading import Answer, is_one_of, read_error
 from cmdrdata_transport.providers.table import Shape, Stream
 from cmdrdata_transport.wire import sse
 from cmdrdata_transport.wire.json import parse
@@ -226,7 +226,7 @@ class Events:
         block = sse.normalise(b"".join(self._pieces))
         for event in islice(sse.newest_first(block[: sse.boundary(block)]), 2):
             document = self._document(event)
-            if type(document) is dict and document.get("type") in self._stream.ends:
+            if type(document) is dict and is_one_of(document.get("type"), self._stream.ends):
                 return True
         return False
 

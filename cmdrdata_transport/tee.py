@@ -38,7 +38,7 @@ class Tee:
                     try:
                         if chunk[-3] != calm or len(kept) > patience:
                             patience = look()
-                    except IndexError:
+                    except Exception:  # it is empty, or of a type of its own
                         patience = look()
                     yield chunk
             elif mark is not None:
@@ -47,7 +47,7 @@ class Tee:
                     try:
                         if chunk[-1] != LINE_END or len(kept) > patience or chunk.rfind(mark) >= 0:
                             patience = look()
-                    except IndexError:
+                    except Exception:  # it is empty, or of a type of its own
                         patience = look()
                     yield chunk
             else:
@@ -88,7 +88,7 @@ class AsyncTee:
                     try:
                         if chunk[-3] != calm or len(kept) > patience:
                             patience = look()
-                    except IndexError:
+                    except Exception:  # it is empty, or of a type of its own
                         patience = look()
                     yield chunk
             elif mark is not None:
@@ -97,7 +97,7 @@ class AsyncTee:
                     try:
                         if chunk[-1] != LINE_END or len(kept) > patience or chunk.rfind(mark) >= 0:
                             patience = look()
-                    except IndexError:
+                    except Exception:  # it is empty, or of a type of its own
                         patience = look()
                     yield chunk
             else:

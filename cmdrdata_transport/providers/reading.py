@@ -6,8 +6,8 @@ clock. What cannot be a count is left out and reported, never guessed.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
-from math import isfinite
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -20,8 +20,8 @@ LARGEST_COUNT = 2**53 - 1
 LONGEST_TEXT = 512
 """Ids and names from a provider are cut to this many characters."""
 
-LONGEST_DIGITS = 24
-"""A count in a string is not longer than this."""
+WRITTEN = re.compile(r"[0-9]{1,16}(\.[0-9]{1,16})?")
+"""A count in a string."""
 
 Counts = dict[str, int | float]
 
@@ -75,7 +75,7 @@ class Answer:
         if shape.pending and self.pending is None:
             self._absorb_pending(document)
         stream = shape.stream
-        if stream is not None and stream.ends and document.get("type") in stream.ends:
+        if stream is not None and stream.ends and is_one_of(document.get("type"), stream.ends):
             self.ended = True
         self._absorb_error(document)
 
@@ -100,28 +100,31 @@ class Answer:
     def parts(self, report: Callable[[str], None]) -> list[Part]:
         """The counts of the answer's own model first, then those of other models that took part.
 
-        `report` is told the name of every count that is none.
+        `report` is told the name of every count that is none. What such a one is a part of is not known.
         """
         shape, usage = self._shape, self.usage
         counts: Counts = {}
+        spoiled: list[str] = []
         raw: Any = usage
         others: list[Part] = []
         if usage is not None:
-            _read(shape.units, usage, counts, report)
+            _read(shape.units, usage, counts, spoiled.append)
             for unit, keys in shape.needs.items():
                 if any(usage.get(key) is None for key in keys):
                     counts.pop(unit, None)
+                elif counts.get(unit, 0) < 0:
+                    spoiled.append(unit)
             if shape.parts is not None and type(usage.get(shape.parts.at)) is list:
-                raw, others = self._split(usage, counts, report)
+                raw, others = self._split(usage, counts, spoiled, report)
             elif not shape.usage[0]:
                 raw = _pruned(shape.units, usage)
         if self.objects:
             for path, tree in (*shape.beside.items(), *shape.lists.items()):
                 if (value := self.objects.get(path)) is not None:
-                    _read(tree, value, counts, report)
+                    _read(tree, value, counts, spoiled.append)
                     if path in shape.beside:
                         raw = {**(raw or {}), str(path[-1]): value}
-        _total(counts)
+        _complete(counts, spoiled, report)
         return [Part(counts, raw), *others]
 
     @property
@@ -146,7 +149,7 @@ class Answer:
     def _absorb_pending(self, document: dict[str, Any]) -> None:
         for path, values in self._shape.pending.items():
             if (value := pick(document, (path,))) is not None:
-                self.pending = value in values
+                self.pending = is_one_of(value, values)
 
     def _absorb_error(self, document: dict[str, Any]) -> None:
         if (value := pick(document, self._shape.error)) is not None:
@@ -159,7 +162,11 @@ class Answer:
         self.errors = {**told, **self.errors}
 
     def _split(
-        self, usage: dict[str, Any], counts: Counts, report: Callable[[str], None]
+        self,
+        usage: dict[str, Any],
+        counts: Counts,
+        spoiled: list[str],
+        report: Callable[[str], None],
     ) -> tuple[dict[str, Any], list[Part]]:
         words = self._shape.parts
         assert words is not None  # noqa: S101 - the caller asked
@@ -168,19 +175,21 @@ class Answer:
         for entry in usage[words.at]:
             kind = entry.get(words.kind) if type(entry) is dict else None
             model = pick(entry, (words.model,))
-            its_own = model is None or model == self.found.get("model")
-            if its_own or (kind not in words.outside and kind not in words.inside):
+            outside, inside = is_one_of(kind, words.outside), is_one_of(kind, words.inside)
+            its_own = type(model) is not str or model == self.found.get("model")
+            if its_own or not (outside or inside):
                 kept.append(entry)
-                if kind in words.outside:
-                    _read(self._shape.units, entry, counts, report)
+                if outside:
+                    _read(self._shape.units, entry, counts, spoiled.append)
                 continue
             own: Counts = {}
-            _read(self._shape.units, entry, own, report)
-            if kind in words.inside:
+            own_spoiled: list[str] = []
+            _read(self._shape.units, entry, own, own_spoiled.append)
+            if inside:
                 for unit, number in own.items():
                     counts[unit] = max(0, counts.get(unit, 0) - number)
-            _total(own)
-            others.append(Part(own, entry, str(model)))
+            _complete(own, own_spoiled, report)
+            others.append(Part(own, entry, model))
         return {**usage, words.at: kept}, others
 
 
@@ -219,7 +228,18 @@ def read_error(document: Any) -> dict[str, str]:
     return told
 
 
-def _total(counts: Counts) -> None:
+def is_one_of(value: Any, words: frozenset[str]) -> bool:
+    """Whether a value from a document, which may be anything, is one of these words."""
+    return type(value) is str and value in words
+
+
+def _complete(counts: Counts, spoiled: list[str], report: Callable[[str], None]) -> None:
+    """Leave out what is not known after all, and add the total up if it is."""
+    for unit in spoiled:
+        report(unit)
+        counts.pop(unit, None)
+    if spoiled and ("input_tokens" in spoiled or "output_tokens" in spoiled):
+        return
     if "input_tokens" in counts:
         counts["total_tokens"] = counts["input_tokens"] + counts.get("output_tokens", 0)
     elif "output_tokens" in counts:
@@ -278,16 +298,14 @@ def _add(unit: str, raw: Any, counts: Counts, report: Callable[[str], None]) -> 
 
 def _number(raw: Any, *, fractional: bool) -> int | float | None:
     """Cohere sends whole floats and batches send digits in strings; both are counts."""
-    if type(raw) is str and raw.isascii() and len(raw) <= LONGEST_DIGITS:
-        try:
-            raw = float(raw) if fractional else int(raw)
-        except ValueError:
-            return None
-    if type(raw) not in (int, float) or not isfinite(raw) or not 0 <= raw <= LARGEST_COUNT:
-        return None
+    number = raw
+    if type(raw) is str and WRITTEN.fullmatch(raw):
+        number = float(raw)
+    if type(number) is not float or not 0 <= number <= LARGEST_COUNT:
+        return None  # a whole number within the bounds never came here
     if fractional:
-        return float(raw)
-    return int(raw) if raw == int(raw) else None
+        return number
+    return int(number) if number.is_integer() else None
 
 
 def _pruned(tree: Tree, value: Any) -> Any:

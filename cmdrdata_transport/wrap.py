@@ -93,7 +93,7 @@ def check_transports(client: Any) -> None:
     Transports may be of any class; the libraries look only at what comes out of them. But one of the
     other library, or of the other colour, never works.
     """
-    mine = next(library for library in _libraries() if _is_of(client, library))
+    mine = _library_of(client)
     needed = "handle_request" if isinstance(client, mine.Client) else "handle_async_request"
     for transport in (client._transport, *client._mounts.values()):
         if transport is None:
@@ -167,18 +167,14 @@ def _is_of(value: object, library: ModuleType) -> bool:
     return isinstance(value, library.Client | library.AsyncClient)
 
 
+def _library_of(client: object) -> ModuleType:
+    return next(library for library in _libraries() if _is_of(client, library))
+
+
 def _tracked_kind(client: object) -> Any:
     """The class of ours whose objects this client can hold as transports."""
-    for library in _libraries():
-        if not _is_of(client, library):
-            continue
-        ours = importlib.import_module(
-            "cmdrdata_transport.httpx2"
-            if library is sys.modules.get("httpx2")
-            else "cmdrdata_transport.httpx"
-        )
-        return ours.TrackedTransport if isinstance(client, library.Client) else ours.AsyncTrackedTransport
-    raise TrackingSetupError(
-        f"a {type(client).__name__} is not a client of httpx or httpx2; give one, or the SDK object "
-        "that holds it"
+    library = _library_of(client)
+    ours = importlib.import_module(
+        "cmdrdata_transport.httpx2" if library is sys.modules.get("httpx2") else "cmdrdata_transport.httpx"
     )
+    return ours.TrackedTransport if isinstance(client, library.Client) else ours.AsyncTrackedTransport

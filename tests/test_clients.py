@@ -6,13 +6,13 @@ import asyncio
 import copy
 import inspect
 import json
-import os
 import pickle
 import ssl
 import subprocess
 import sys
 import textwrap
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Self
 
 import anthropic
@@ -23,6 +23,7 @@ import httpx2
 import openai
 import pytest
 from google import genai
+from google.genai import types
 
 import cmdrdata_transport.httpx
 import cmdrdata_transport.httpx2
@@ -356,6 +357,38 @@ def test_bad_attribution_is_refused_at_construction(options: dict[str, Any], *, 
         make("openai", asynchronous=asynchronous, **options)
 
 
+def test_a_release_without_its_defaults_for_the_asking_is_sent_to_track(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Early releases export no default client: guessing their defaults would lose some of them."""
+    monkeypatch.delattr(openai, "DefaultHttpxClient")
+
+    with pytest.raises(TrackingSetupError, match=r"has no DefaultHttpxClient.*call track\(\) on it"):
+        tracked_http_client("openai")
+
+
+def test_a_google_that_takes_no_client_is_sent_to_track(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before 1.42 or so google-genai had no option for an HTTP client."""
+    options = types.HttpOptions.model_fields
+    without = {name: field for name, field in options.items() if not name.startswith("httpx")}
+    monkeypatch.setattr(types, "HttpOptions", SimpleNamespace(model_fields=without))
+
+    with pytest.raises(TrackingSetupError, match=r"call track\(\) on it"):
+        tracked_http_client("google-genai")
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_google_without_its_private_classes_gets_a_client_of_its_library(
+    *, asynchronous: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Should a release of google-genai move its classes, the library's own takes their place."""
+    own = own_client("google-genai", asynchronous=asynchronous)
+    monkeypatch.delattr("google.genai._api_client.SyncHttpx2Client")
+    monkeypatch.delattr("google.genai._api_client.AsyncHttpx2Client")
+
+    assert facts(make("google-genai", asynchronous=asynchronous)) == facts(own)
+
+
 # Options of the client
 
 
@@ -540,12 +573,10 @@ def test_copies_go_as_far_as_a_bare_clients(
 
 def python(code: str) -> None:
     """Run code in an interpreter of its own; it fails the test by raising."""
-    environment = {"PATH": os.environ.get("PATH", ""), "PYTHONPATH": str(Path.cwd())}
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", textwrap.dedent(code)],
         capture_output=True,
         text=True,
-        env=environment,
         check=False,
     )
     assert done.returncode == 0, done.stderr

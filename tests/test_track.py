@@ -210,6 +210,20 @@ def test_where_nothing_can_be_tracked_the_message_says_so(do: Any, obj: Any, say
         do(obj)
 
 
+class Lazy:
+    """An object whose attributes cannot always be had."""
+
+    @property
+    def _client(self) -> object:
+        raise RuntimeError("not before login")
+
+
+def test_an_attribute_that_fails_holds_no_client() -> None:
+    """Looking for clients never lets an SDK's own error out."""
+    with pytest.raises(TrackingSetupError, match="was found in a Lazy"):
+        track(Lazy())
+
+
 @pytest.mark.parametrize("options", [{"customer_id": ""}, {"metadata": {"a": object()}}])
 def test_bad_attribution_is_refused_and_changes_nothing(options: dict[str, Any]) -> None:
     """A customer id or metadata that no event can carry leaves the object as it was."""
@@ -224,6 +238,33 @@ def test_bad_attribution_is_refused_and_changes_nothing(options: dict[str, Any])
 def test_a_client_that_was_made_tracked_is_not_tracked_twice(url: str) -> None:
     """track() of an SDK object that holds a tracked client counts each call once."""
     client = openai.OpenAI(api_key="k", base_url=f"{url}/v1", http_client=tracked_http_client("openai"))
+
+    with capture_usage() as events, track(client):
+        client.chat.completions.create(model="gpt-5", messages=MESSAGES)
+
+    assert len(events) == 1
+
+
+class Retrying(httpx2.BaseTransport):
+    """A transport of the application's own, between two of ours."""
+
+    def __init__(self, inner: httpx2.BaseTransport) -> None:
+        self.inner = inner
+
+    def handle_request(self, request: httpx2.Request) -> httpx2.Response:
+        """The inner transport's answer."""
+        return self.inner.handle_request(request)
+
+    def close(self) -> None:
+        """Close the inner transport."""
+        self.inner.close()
+
+
+def test_a_tracked_transport_below_another_counts_once(url: str) -> None:
+    """track() cannot see into a transport of the application's; a call counts once all the same."""
+    inner = cmdrdata_transport.httpx2.TrackedTransport(httpx2.HTTPTransport())
+    http = openai.DefaultHttpxClient(transport=Retrying(inner))
+    client = openai.OpenAI(api_key="k", base_url=f"{url}/v1", http_client=http)
 
     with capture_usage() as events, track(client):
         client.chat.completions.create(model="gpt-5", messages=MESSAGES)
@@ -280,14 +321,12 @@ async def ask(client: genai.Client, customer: str) -> None:
 def each_in_a_loop_of_its_own(client: genai.Client, *customers: str) -> None:
     """One call after the other, in event loops that stay open until all are done."""
     api: Any = client._api_client
-    loops = [asyncio.new_event_loop() for _ in customers]
-    for loop, customer in zip(loops, customers, strict=True):
-        loop.run_until_complete(ask(client, customer))
-    for loop in loops:
-        inner = api._async_httpx_client._loop_clients.pop(loop, None)
-        if inner is not None:
-            loop.run_until_complete(inner.aclose())
-        loop.close()
+    runners = [asyncio.Runner() for _ in customers]
+    for runner, customer in zip(runners, customers, strict=True):
+        runner.run(ask(client, customer))
+    for runner in runners:
+        runner.run(api._async_httpx_client._loop_clients.pop(runner.get_loop()).aclose())
+        runner.close()
     client.close()
 
 

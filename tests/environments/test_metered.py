@@ -18,13 +18,14 @@ import pytest
 from cmdrdata_transport import customer_context, track, tracked_async_http_client, tracked_http_client
 from cmdrdata_transport.demo.loopback import Answer, Call, Loopback
 from cmdrdata_transport.demo.provider import Provider
+from cmdrdata_transport.errors import TrackingSetupError
 from cmdrdata_transport.testing import capture_usage
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
 ALL = "openai anthropic groq google-genai"
-SDKS = os.environ.get("CMDRDATA_TEST_SDKS", ALL).split()
+SDKS = (os.environ.get("CMDRDATA_TEST_SDKS") or ALL).split()
 
 MESSAGES = [{"role": "user", "content": "Hello"}]
 
@@ -163,3 +164,14 @@ def test_what_the_provider_states_is_what_is_recorded(
         assert recorded == dict(stated.units)
         assert (event.usage_status, event.outcome, event.streaming) == ("complete", "ok", streaming)
         assert event.model == stated.model
+
+
+@pytest.mark.skipif("google-genai" not in SDKS, reason="google-genai is not installed here")
+def test_where_google_takes_no_client_track_is_named() -> None:
+    """Releases before 1.42 or so have no option for an HTTP client; asking for one says what to do."""
+    options = importlib.import_module("google.genai.types").HttpOptions
+    if "httpx_client" in options.model_fields:
+        tracked_http_client("google-genai").close()
+    else:
+        with pytest.raises(TrackingSetupError, match=r"call track\(\) on it"):
+            tracked_http_client("google-genai")

@@ -89,7 +89,7 @@ class Wait:
     """A step of a body: the next chunk never comes."""
 
 
-Step = bytes | BaseException | Wait
+Step = bytes | bytearray | memoryview | BaseException | Wait
 """One thing that a body does: give a chunk, fail, or hang."""
 
 Log = list[str]
@@ -101,7 +101,7 @@ class Script:
 
     body: Sequence[Step] = ()
     status: int = 200
-    headers: Sequence[tuple[str, str]] = (("content-type", "text/event-stream"),)
+    headers: Sequence[tuple[str, str] | tuple[bytes, bytes]] = (("content-type", "text/event-stream"),)
     refusal: BaseException | None = None
     """Raised instead of an answer."""
     hangs: bool = False
@@ -144,10 +144,10 @@ class _Stream:
             raise
         self._log.append("stream: exhausted")
 
-    def _chunk(self, step: Step) -> bytes:
+    def _chunk(self, step: Step) -> Any:
         if isinstance(step, BaseException):
             raise step
-        assert isinstance(step, bytes), "a sync body cannot wait"
+        assert not isinstance(step, Wait), "a sync body cannot wait"
         self._log.append(f"stream: {_shown(step)}")
         return step
 
@@ -514,5 +514,6 @@ class _Entered:
         return left
 
 
-def _shown(chunk: bytes) -> str:
+def _shown(data: bytes | bytearray | memoryview) -> str:
+    chunk = bytes(data)
     return repr(chunk if len(chunk) < 40 else chunk[:17] + b"..." + chunk[-17:])

@@ -128,10 +128,9 @@ def _open_python(spec: Sink | Callable[[list[UsageEvent]], object], name: str | 
     from .python import PythonOutlet  # noqa: PLC0415 - each sink is imported when it is asked for
 
     send = spec.send if isinstance(spec, Sink) else spec
-    if not callable(send):
-        raise TrackingSetupError(
-            f"a sink is a URL, a function or an object with `send`, not {type(spec).__name__}"
-        )
+    if isinstance(spec, type) or not callable(send):
+        what = "a class" if isinstance(spec, type) else type(spec).__name__
+        raise TrackingSetupError(f"a sink is a URL, a function or an object with `send`, not {what}")
     if inspect.iscoroutinefunction(send) or inspect.iscoroutinefunction(getattr(send, "__call__", None)):  # noqa: B004
         raise TrackingSetupError(
             "a sink is called in a thread that runs no event loop: give a plain function, "

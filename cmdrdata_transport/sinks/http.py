@@ -191,12 +191,11 @@ class HttpOutlet:
     def _conclude(self, lines: Sequence[bytes], trouble: list[Unavailable]) -> None:
         refused = [each for line in lines if (each := self._settled.get(line)) is not None]
         if trouble:
-            trouble[0].taken = len(
-                list(takewhile(lambda line: self._settled.get(line, trouble) is None, lines))
-            )
-            for line in lines[: trouble[0].taken]:
+            worst = max(trouble, key=lambda each: (isinstance(each, Unauthorized), each.retry_after or 0.0))
+            worst.taken = len(list(takewhile(lambda line: self._settled.get(line, worst) is None, lines)))
+            for line in lines[: worst.taken]:
                 self._settled.pop(line, None)
-            raise trouble[0]
+            raise worst
         if not refused or len(lines) == 1:
             for line in lines:
                 self._settled.pop(line, None)

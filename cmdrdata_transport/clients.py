@@ -53,8 +53,9 @@ def tracked_http_client(
     `customer_id`, `metadata`: the defaults of this client, below what a context or a header says.
     `provider`: whom to record, where the host cannot tell. `include_usage`: None is the tracker's.
     `client_options` go to the client and win over the SDK's defaults. With `transport=` what belongs
-    to a transport is yours to set: TLS, limits, HTTP/2, socket options, proxies from the environment;
-    timeout and redirects stay the SDK's. (`track()` keeps an mTLS set-up of google-genai on Vertex,
+    to a transport is yours to set: TLS, limits, HTTP/2, socket options, proxies from the environment
+    (and google-genai's async client has one pool, no longer one for each event loop); timeout and
+    redirects stay the SDK's. (`track()` keeps an mTLS set-up of google-genai on Vertex,
     which any client handed over turns off.)
 
     `TrackingSetupError`: an SDK that is unknown, not installed or takes no client, an async class, a

@@ -48,10 +48,12 @@ types: $(VENV)/check.installed
 	$(BIN)/mypy
 	$(BIN)/pyright
 
+# A process that a test kills leaves half a data file, which `combine` names and leaves alone.
 coverage: $(VENV)/check.installed
 	$(BIN)/coverage erase
 	$(BIN)/coverage run -m pytest -n $(WORKERS) -q -m "not slow"
 	$(BIN)/coverage combine --quiet
+	@rm -f .coverage.*
 	$(BIN)/coverage report
 
 bench: $(VENV)/test.installed

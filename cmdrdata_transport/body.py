@@ -8,13 +8,13 @@ that is passed costs the reading and never the caller. No I/O, no clock.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import islice
 from typing import Any, Protocol
 
 from cmdrdata_transport.providers.reading import Answer, is_one_of, read_error
 from cmdrdata_transport.providers.table import Shape, Stream
-from cmdrdata_transport.wire import sse
+from cmdrdata_transport.wire import eventstream, lines, sse
 from cmdrdata_transport.wire.json import parse
 
 LARGEST_DOCUMENT = 16 * 1024 * 1024
@@ -125,12 +125,43 @@ class Document:
                 break
 
 
+class Framing(Protocol):
+    """How a stream's bytes part into events. The modules `sse`, `lines` and `eventstream` are such."""
+
+    BOM: bytes
+
+    def normalise(self, block: bytes, /) -> bytes:
+        """The same block as the other functions want it."""
+        ...
+
+    def boundary(self, buffer: bytes | bytearray, start: int = 0, /) -> int:
+        """The index behind the last whole event; 0 when there is none yet."""
+        ...
+
+    def newest_first(self, block: bytes, /) -> Iterator[bytes]:
+        """The events, the last one first."""
+        ...
+
+    def containing(self, block: bytes, needle: bytes, /) -> Iterator[bytes]:
+        """Those that hold `needle`, the last one first."""
+        ...
+
+    def first(self, block: bytes, /) -> bytes:
+        """The first event."""
+        ...
+
+    def data(self, event: bytes, /) -> bytes:
+        """The document that an event carries."""
+        ...
+
+
 class Events:
-    """A body of server-sent events, read in stretches, each from its newest event backwards."""
+    """A body of events, in any framing, read in stretches, each from its newest event backwards."""
 
     __slots__ = (
         "_at_start",
         "_condense_at",
+        "_framing",
         "_lose",
         "_marked",
         "_pieces",
@@ -148,10 +179,11 @@ class Events:
 
     streaming = True
 
-    def __init__(self, shape: Shape, lose: Callable[[str], None]) -> None:
+    def __init__(self, shape: Shape, lose: Callable[[str], None], framing: Framing = sse) -> None:
         self.answer = Answer(shape)
         self.over = False
-        self.eager = False
+        self.eager = framing is not sse
+        self._framing = framing
         self.whole = False
         self._shape = shape
         self._stream = shape.stream or _NO_STREAM
@@ -214,17 +246,17 @@ class Events:
             self._tail = window[-TAIL:]
             if window.rfind(stream.mark) >= 0:
                 self._marked = True
-            if self._marked and (end := sse.boundary(window)):
+            if self._marked and (end := self._framing.boundary(window)):
                 # A blank line in front of the mark is the end of the event before.
                 self._marked = window.rfind(stream.mark, end) >= 0
                 self.over = self._has_ended()
             # A mark may be cut in two only where a piece ends within a line.
-            self.eager = self._marked or not window.endswith(b"\n")
+            self.eager = self._marked or self._framing is not sse or not window.endswith(b"\n")
 
     def _has_ended(self) -> bool:
         """Whether one of the last events is one that ends the stream; text may hold the mark, too."""
-        block = sse.normalise(b"".join(self._pieces))
-        for event in islice(sse.newest_first(block[: sse.boundary(block)]), 2):
+        block = self._framing.normalise(b"".join(self._pieces))
+        for event in islice(self._framing.newest_first(block[: self._framing.boundary(block)]), 2):
             document = self._document(event)
             if type(document) is dict and is_one_of(document.get("type"), self._stream.ends):
                 return True
@@ -232,7 +264,7 @@ class Events:
 
     def _condense(self) -> None:
         waiting = b"".join(self._pieces)
-        end = sse.boundary(waiting)
+        end = self._framing.boundary(waiting)
         rest = waiting[end:]
         if end and self._skipping:
             self._skipping = False
@@ -248,22 +280,22 @@ class Events:
         self._condense_at = max(CONDENSE_AT, 2 * len(rest))
 
     def _read(self, block: bytes) -> None:
-        block = sse.normalise(block)
+        block = self._framing.normalise(block)
         stream, newest = self._stream, Answer(self._shape)
         if self._at_start:
-            block = block.removeprefix(sse.BOM)
+            block = block.removeprefix(self._framing.BOM)
         with_usage, *with_more = stream.needles
         nothing = with_usage + b":null"
         stretches = (
-            islice(sse.newest_first(block), stream.tail),
-            (event for event in sse.containing(block, with_usage) if nothing not in event),
-            *(sse.containing(block, needle) for needle in with_more),
+            islice(self._framing.newest_first(block), stream.tail),
+            (event for event in self._framing.containing(block, with_usage) if nothing not in event),
+            *(self._framing.containing(block, needle) for needle in with_more),
         )
         any(self._satisfy(newest, events) for events in stretches)
         if not self._at_start:
             newest.absorb_older(self.answer)
         elif "model" not in newest.found:
-            self._absorb(newest, sse.first(block))
+            self._absorb(newest, self._framing.first(block))
         self._at_start = False
         self.answer = newest
 
@@ -281,7 +313,7 @@ class Events:
             answer.absorb(document)
 
     def _document(self, event: bytes) -> Any:
-        carried = sse.data(event)
+        carried = self._framing.data(event)
         if not carried:
             return None
         if carried.startswith(DONE):
@@ -322,10 +354,20 @@ class Refusal:
         self.answer.errors = read_error(document)
 
 
+def is_stream(content_type: str) -> bool:
+    """Whether a content type is that of a stream, in any framing."""
+    return "event-stream" in content_type or any(word in content_type for word in _FRAMINGS)
+
+
 def body_for(first: int, content_type: str, shape: Shape, lose: Callable[[str], None]) -> Body | None:
-    """How to read a body, by its first byte that is no blank, and by its content type where that is not
-    enough; None for what cannot be read. Servers mislabel streams, and error answers to streams.
+    """How to read a body, by its content type, and by its first byte that is no blank where that is
+    wrong: servers mislabel streams, and error answers to streams. None for what cannot be read.
     """
+    for word, framing in _FRAMINGS.items():
+        if word in content_type:
+            return Events(shape, lose, framing)
+    if content_type.startswith(_MEDIA):
+        return None
     if first in b"{[" and "event-stream" not in content_type:
         return Document(shape, lose)
     if first in _EVENT_STREAM_STARTS or "event-stream" in content_type:
@@ -333,3 +375,14 @@ def body_for(first: int, content_type: str, shape: Shape, lose: Callable[[str], 
     if "json" in content_type:
         return Document(shape, lose)
     return None
+
+
+_FRAMINGS: Mapping[str, Framing] = {
+    "vnd.amazon.eventstream": eventstream,
+    "ndjson": lines,
+    "jsonl": lines,
+    "stream+json": lines,  # Cohere v1 (recorded)
+}
+
+_MEDIA = ("audio/", "image/", "video/")
+"""Never read: what they cost stands elsewhere."""

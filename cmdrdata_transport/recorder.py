@@ -18,9 +18,9 @@ from types import MappingProxyType
 from typing import Any, Protocol
 
 from cmdrdata_transport.attribution import Attribution
-from cmdrdata_transport.body import CALM, Body, Events, Refusal, body_for
+from cmdrdata_transport.body import CALM, Body, Events, Refusal, body_for, is_stream
 from cmdrdata_transport.event import FORMAT, encode
-from cmdrdata_transport.providers.reading import LONGEST_TEXT, Answer, Part
+from cmdrdata_transport.providers.reading import LONGEST_TEXT, Answer, Part, pick, read_headers, read_request
 from cmdrdata_transport.providers.routing import Route
 from cmdrdata_transport.wire.coding import Decoder, decoder_for
 from cmdrdata_transport.wire.json import parse
@@ -178,7 +178,7 @@ class Recorder:
             if b"content-encoding" in said:
                 self._choose_decoder(said[b"content-encoding"].decode("latin-1"))
             if "event-stream" not in kind:
-                self.patience = FEW
+                self.patience = -1 if is_stream(kind) else FEW
             elif self._decoder is None and (stream := self._route.shape.stream) is not None:
                 self.calm = CALM if stream.done else None
                 self.mark = stream.mark
@@ -283,7 +283,8 @@ class Recorder:
                 self._body = body_for(start[0], self._content_type, self._route.shape, self._lose)
                 if self._body is None:
                     self._unreadable = True
-                    self._lose("unparsed")
+                    if not (self._route.shape.headers or self._route.shape.request):
+                        self._lose("unparsed")
                 return
 
     # --- the event ---
@@ -292,7 +293,13 @@ class Recorder:
         settings, route, who = self._settings, self._route, self._who
         answer = body.answer if body is not None else Answer(route.shape)
         parts = answer.parts(self._report)
-        status, outcome = self._judge(body, parts, error, closed=closed)
+        asked = self._asked()
+        source = "body" if parts[0].counts else None
+        if source is None and self._status is not None and self._status < REDIRECT:
+            source, parts[0] = self._count_elsewhere(parts[0], asked)
+        status, outcome = self._judge(
+            body, parts, error, closed=closed, elsewhere=source in ("header", "request")
+        )
         found, errors = answer.found, answer.errors
         if outcome != "ok" and not errors and error is not None and type(error).__name__ not in CANCELLED:
             errors = {"error_type": type(error).__name__}
@@ -314,29 +321,39 @@ class Recorder:
             event["metadata"] = who.metadata
         if settings.service is not None:
             event["service"] = settings.service
-        if (request_model := route.model or self._request_model()) is not None:
-            event["request_model"] = request_model
-            event.setdefault("model", request_model)
-        if self._attempt is not None and self._attempt.isdigit():
-            event["attempt"] = int(self._attempt)
+        self._describe_request(event, asked, answer.details)
         if self._status is not None:
             self._describe_answer(event, body)
-        if answer.details:
-            event["details"] = answer.details
         for name, value in errors.items():
             if name != "error_message" or settings.record_error_messages:
                 event[name] = value[:LONGEST_TEXT]
         if len(parts) == 1:
-            _line(settings, event, parts[0])
+            _line(settings, event, parts[0], source)
             return
         # One event for each model that took part: the first has the call's own facts, every one its counts.
         shared = {name: event[name] for name in _SHARED if name in event}
-        _line(settings, event | {"part": 0}, parts[0])
+        _line(settings, event | {"part": 0}, parts[0], source)
         for number, part in enumerate(parts[1:], start=1):
             own = shared | {"event_id": new_event_id(self._started), "part": number}
             if part.model is not None:
                 own["model"] = part.model[:LONGEST_TEXT]
-            _line(settings, own, part)
+            _line(settings, own, part, source)
+
+    def _describe_request(
+        self, event: dict[str, Any], asked: Mapping[str, Any], details: Mapping[str, Any]
+    ) -> None:
+        shape = self._route.shape
+        model = self._route.model or pick(asked, shape.request_model)
+        if type(model) is str:
+            event["request_model"] = model = model[:LONGEST_TEXT]
+            event.setdefault("model", model)
+        if self._attempt is not None and self._attempt.isdigit():
+            event["attempt"] = int(self._attempt)
+        for name, paths in shape.request_details.items():
+            if name not in details and (value := pick(asked, paths)) is not None:
+                details = {**details, name: value}
+        if details:
+            event["details"] = details
 
     def _describe_answer(self, event: dict[str, Any], body: Body | None) -> None:
         table = self._route.table
@@ -355,6 +372,7 @@ class Recorder:
         error: BaseException | None,
         *,
         closed: bool,
+        elsewhere: bool,
     ) -> tuple[str, str]:
         """`usage_status` and `outcome`: what is true of this answer, not what is likely."""
         given_up = closed or (error is not None and type(error).__name__ in CANCELLED)
@@ -364,6 +382,11 @@ class Recorder:
         if self._status >= FAILURE:
             return "none", "error"
         failed = body is not None and body.answer.failed
+        if elsewhere:
+            return (
+                "complete",
+                "error" if failed else "cancelled" if given_up else "ok" if error is None else "error",
+            )
         whole = body.whole if body is not None else not given_up and error is None
         if not whole or (failed and not parts[0].counts and body is not None and body.streaming):
             self._settings.count("partial")
@@ -386,19 +409,35 @@ class Recorder:
                 return value.decode("latin-1")[:LONGEST_TEXT]
         return None
 
-    def _request_model(self) -> str | None:
+    def _count_elsewhere(self, part: Part, asked: Mapping[str, Any]) -> tuple[str | None, Part]:
+        """The counts of an answer whose body states none: of its headers, else of what was asked."""
+        shape = self._route.shape
+        if shape.headers and (counts := read_headers(shape.headers, self._headers)):
+            told = {
+                name.decode(): self._headers[name].decode("latin-1")
+                for name in shape.headers
+                if name in self._headers
+            }
+            return "header", part._replace(counts=counts, raw=part.raw or told)
+        if shape.request and (counts := read_request(shape.request, asked, self._report)):
+            return "request", part._replace(counts=counts)
+        return None, part
+
+    def _asked(self) -> Mapping[str, Any]:
+        """The request's JSON, or the text fields of its form; empty where it is not in memory."""
         try:
             content = self._request.content
         except Exception:
-            return None  # a body that is sent as it is made is not ours to read
+            # A form is made as it is sent. httpx keeps its fields in the stream; a file has no such value.
+            fields = getattr(getattr(self._request, "stream", None), "fields", ())
+            return {each.name: each.value for each in fields if type(getattr(each, "value", None)) is str}
         if content[:1] != b"{" or len(content) > LARGEST_REQUEST:
-            return None
+            return {}
         try:
             document = parse(content)
         except ValueError:
-            return None
-        model = document.get("model")
-        return model[:LONGEST_TEXT] if type(model) is str and model else None
+            return {}
+        return document if type(document) is dict else {}
 
 
 _SHARED = (
@@ -424,10 +463,12 @@ _SHARED = (
 """What every part of one answer says; time and finish reason are the first part's."""
 
 
-def _line(settings: Settings, event: dict[str, Any], part: Part) -> None:
+def _line(settings: Settings, event: dict[str, Any], part: Part, source: str | None) -> None:
     if part.counts:
         event.update(part.counts)
-        event["usage_source"] = "body"
+        event["usage_source"] = source
+    if part.cost is not None:
+        event["provider_cost"] = part.cost
     if part.raw is not None:
         event["raw_usage"] = part.raw
     try:

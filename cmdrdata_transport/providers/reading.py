@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from decimal import Decimal, InvalidOperation
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -32,6 +33,7 @@ class Part(NamedTuple):
     counts: Counts
     raw: Any
     model: str | None = None
+    cost: str | None = None
 
 
 class Answer:
@@ -75,7 +77,7 @@ class Answer:
         if shape.pending and self.pending is None:
             self._absorb_pending(document)
         stream = shape.stream
-        if stream is not None and stream.ends and is_one_of(document.get("type"), stream.ends):
+        if stream is not None and stream.ends and is_one_of(pick(document, (stream.kind,)), stream.ends):
             self.ended = True
         self._absorb_error(document)
 
@@ -125,7 +127,8 @@ class Answer:
                     if path in shape.beside:
                         raw = {**(raw or {}), str(path[-1]): value}
         _complete(counts, spoiled, report)
-        return [Part(counts, raw), *others]
+        cost = None if usage is None or not shape.cost else _cost(shape.cost, usage)
+        return [Part(counts, raw, cost=cost), *others]
 
     @property
     def _overlays(self) -> bool:
@@ -228,9 +231,42 @@ def read_error(document: Any) -> dict[str, str]:
     return told
 
 
-def is_one_of(value: Any, words: frozenset[str]) -> bool:
+def is_one_of(value: Any, words: frozenset[Any]) -> bool:
     """Whether a value from a document, which may be anything, is one of these words."""
-    return type(value) is str and value in words
+    return type(value) in (str, bool) and value in words
+
+
+def read_request(tree: Tree, document: Mapping[str, Any], report: Callable[[str], None]) -> Counts:
+    """The counts that follow from what was asked."""
+    counts: Counts = {}
+    _read(tree, document, counts, report)
+    return counts
+
+
+def read_headers(units: Mapping[bytes, str], headers: Mapping[bytes, bytes]) -> Counts:
+    """The counts that response headers state; one that is no count is as good as absent (Bedrock's -1)."""
+    counts: Counts = {}
+    for name, unit in units.items():
+        if (raw := headers.get(name)) is not None:
+            number = _number(raw.decode("latin-1").strip(), fractional=unit in FRACTIONAL_UNITS)
+            if number is not None:
+                counts[unit] = counts.get(unit, 0) + number
+    _complete(counts, [], lambda _: None)
+    return counts
+
+
+def _cost(places: Mapping[Path, str], usage: dict[str, Any]) -> str | None:
+    """What was charged, in US dollars, exactly as it was written."""
+    for path, dollars in places.items():
+        raw = pick(usage, (path,))
+        if type(raw) in (int, float, str) and not isinstance(raw, bool):
+            try:
+                charged = Decimal(str(raw)) * Decimal(dollars)
+            except InvalidOperation:
+                continue
+            if charged.is_finite() and charged >= 0:
+                return f"{charged.normalize():f}"
+    return None
 
 
 def _complete(counts: Counts, spoiled: list[str], report: Callable[[str], None]) -> None:
@@ -263,6 +299,8 @@ def _read(tree: Tree, value: Mapping[str, Any], counts: Counts, report: Callable
         elif kind is tuple:
             for unit in rule:  # type: ignore[union-attr]  # kind says tuple
                 _add(unit, raw, counts, report)
+        elif type(raw) is str and kind is Length:
+            _add(rule.unit, len(raw), counts, report)  # type: ignore[union-attr]  # kind says Length
         elif type(raw) is list:
             _read_list(rule, raw, counts, report)  # type: ignore[arg-type]  # what is left is a list's word
 

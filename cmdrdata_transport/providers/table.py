@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 Path: TypeAlias = tuple[str | int, ...]
 """Keys and list indices, from the document's root."""
@@ -44,7 +44,7 @@ class Items:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Length:
-    """A list whose length is the count."""
+    """A list, or a text, whose length is the count."""
 
     unit: str
 
@@ -74,8 +74,11 @@ class Parts:
 class Stream:
     """How the events of a stream add up to what the plain answer would have said."""
 
-    ends: frozenset[str] = frozenset()
-    """The `type` of the event that ends a stream; empty where none does."""
+    kind: Path = ("type",)
+    """Where an event says what it is."""
+
+    ends: frozenset[Any] = frozenset()
+    """What the event is that ends a stream; empty where none does."""
 
     done: bool = False
     """Whether the stream ends with `data: [DONE]`."""
@@ -116,6 +119,15 @@ class Shape:
     lists: Mapping[Path, Tree] = field(default_factory=dict[Path, Tree])
     """Counts that are lengths of lists of content; these lists are never kept."""
     parts: Parts | None = None
+    cost: Mapping[Path, str] = field(default_factory=dict[Path, str])
+    """Where the usage object says what was charged, and how many US dollars one of that is."""
+    headers: Mapping[bytes, str] = field(default_factory=dict[bytes, str])
+    """Response headers with counts, for answers whose body states none."""
+    request: Tree = field(default_factory=dict[str, Any])
+    """Counts that follow from what was asked, where the answer states none: characters to be spoken."""
+    request_model: Paths = (("model",),)
+    request_details: Mapping[str, Paths] = field(default_factory=dict[str, Paths])
+    """What was asked for that changes a price: size, quality, voice."""
     error: Paths = (("error",),)
     """Where an answer with status 200 says that it failed."""
     response_id: Paths = (("id",),)

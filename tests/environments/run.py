@@ -101,6 +101,13 @@ ENVIRONMENTS = (
         ),
     ),
     Environment(
+        name="httpx2-pytest",
+        why="the mock plugin that has the module name of pytest-httpx2",
+        requirements=("openai>=3", "httpx2-pytest"),
+        sdks="openai",
+        tests=("tests/environments/mocked.py",),
+    ),
+    Environment(
         name="python-3.12",
         why="the whole suite",
         python="3.12",

@@ -49,9 +49,11 @@ FLOOR_OF = {room: number for number, rooms in enumerate(reversed(FLOORS)) for ro
 PURE_ROOMS = ("errors", "event", "attribution", "providers", "wire", "body")
 PURE_IMPORTS = {
     "__future__",
+    "binascii",
     "collections",
     "contextvars",
     "dataclasses",
+    "decimal",
     "enum",
     "fnmatch",
     "functools",
@@ -62,6 +64,7 @@ PURE_IMPORTS = {
     "math",
     "orjson",
     "re",
+    "struct",
     "sys",
     "types",
     "typing",

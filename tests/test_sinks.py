@@ -71,7 +71,6 @@ def take(_events: list[UsageEvent]) -> None:
         (Named(), "callable:billing"),
         (Receiver(name="mine"), "callable:mine"),
     ],
-    ids=str,
 )
 def test_a_sink_has_an_identity_without_secrets(tmp_path: Path, spec: Any, identity: str) -> None:
     """What a journal calls a sink stays the same from run to run, opens it again, and shows no secret."""
@@ -108,7 +107,6 @@ async def wait(_events: list[UsageEvent]) -> None:
         (Named, "not a class"),
         (7, "not int"),
     ],
-    ids=str,
 )
 def test_a_sink_that_cannot_be_says_what_to_write(tmp_path: Path, spec: Any, says: str) -> None:
     """The error is raised where the sink is configured, and shows no secret."""

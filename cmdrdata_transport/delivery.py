@@ -123,9 +123,7 @@ class Delivery:
 
     def _start(self) -> None:
         if self._pid != os.getpid():
-            # Forked without Python's knowledge.
-            self._journal.after_fork_in_child()
-            self.after_fork_in_child()
+            forks.notice()
         if not self._starting.acquire(blocking=False):
             return
         try:

@@ -5,8 +5,9 @@ would keep a lock alive that nobody knows of. What cannot stand a fork comes to 
 the child every registered object lets go of what is the parent's: a lock on an open file belongs to
 both, so a child closes the file and never unlocks it.
 
-Does not know what is opened. A child made without Python's knowledge (a `fork` in C that never tells
-the interpreter) is outside of this; `exec` is not, since all our files are close-on-exec.
+Does not know what is opened. A child made without Python's knowledge, by a `fork` in C that does not
+tell the interpreter, has to be noticed by whoever comes first (`notice`). After `exec` nothing of ours
+is open: all our files are close-on-exec.
 """
 
 from __future__ import annotations
@@ -87,6 +88,11 @@ def opening(to: Literal["read", "write"]) -> Generator[None]:
     finally:
         if guarded:
             lock.release()
+
+
+def notice() -> None:
+    """Do in this process what a child does that Python knows of: it has turned out to be one."""
+    _after_in_child()
 
 
 def _before() -> None:

@@ -22,7 +22,7 @@ from cmdrdata_transport.errors import Rejected, TrackingSetupError, Unavailable
 from cmdrdata_transport.event import UsageEvent, decode
 from cmdrdata_transport.lanes import dead_letters
 from cmdrdata_transport.ledger import Ledger
-from cmdrdata_transport.segments import segments
+from cmdrdata_transport.segments import mark_of, segments
 
 THREADS = pytest.mark.parametrize("threads", [True, False], ids=["threads", "no threads"])
 
@@ -478,6 +478,43 @@ def test_a_segment_that_cannot_be_opened_stops_no_other(tmp_path: Path) -> None:
     assert setup.counters.snapshot()["segment_blocked"] > 0
 
 
+def test_a_mark_that_cannot_be_made_stops_no_other_sink(tmp_path: Path) -> None:
+    """One sink's mark is in the way: its events wait, counted, until it can be made."""
+    receiver = Receiver()
+    setup = set_up(tmp_path, "jsonl:///usage.jsonl", receiver, threads=False)
+    setup.append(5)
+    mark = mark_of(setup.segments()[0], "callable:receiver")
+    mark.mkdir()
+    assert not setup.delivery.flush(0.1)
+    assert count_lines(tmp_path / "usage.jsonl") == once(5)
+    assert setup.counters.snapshot()["segment_blocked"] > 0
+    mark.rmdir()
+    assert setup.delivery.flush(60)
+    assert receiver.got == once(5)
+
+
+def test_two_who_flush_do_not_deliver_twice(tmp_path: Path) -> None:
+    """Without threads, the second waits for the first, no longer than it is told to."""
+    stuck, freed = threading.Event(), threading.Event()
+    calls: list[int] = []
+
+    def slow(events: list[UsageEvent]) -> None:
+        stuck.set()
+        freed.wait()
+        calls.append(len(events))
+
+    setup = set_up(tmp_path, slow, threads=False)
+    setup.append(5)
+    first = threading.Thread(target=setup.delivery.flush)
+    first.start()
+    assert stuck.wait(60)
+    assert not setup.delivery.flush(0.1)
+    freed.set()
+    first.join()
+    assert calls == [5]
+    assert setup.delivery.flush(60)
+
+
 def test_fork_with_live_threads(tmp_path: Path) -> None:
     """Parent and child both go on: each delivers its own events, once, and neither the other's."""
     run(
@@ -523,6 +560,29 @@ def test_a_child_that_never_records_disturbs_nothing(tmp_path: Path) -> None:
         tmp_path,
     )
     assert printed == "0 True True\n"
+
+
+def test_a_child_that_python_knows_nothing_of_is_noticed(tmp_path: Path) -> None:
+    """A fork in C that calls no hook: at its first request the child starts anew, and shares nothing."""
+    run(
+        """
+        import ctypes
+        setup = set_up(home, "jsonl:///usage.jsonl")
+        setup.delivery.ensure_running()
+        setup.append(10)
+        assert setup.delivery.flush(60)
+        pid = ctypes.PyDLL(None).fork()
+        if pid == 0:
+            setup.delivery.ensure_running()
+            setup.append(10, 10)
+            os._exit(0 if setup.delivery.close(60) else 1)
+        assert os.waitpid(pid, 0)[1] == 0
+        setup.append(10, 20)
+        assert setup.delivery.close(60)
+        """,
+        tmp_path,
+    )
+    assert count_lines(tmp_path / "usage.jsonl") == once(30)
 
 
 def test_exit_delivers_with_or_without_threads(tmp_path: Path) -> None:

@@ -188,12 +188,13 @@ class SqliteOutlet:
     def after_fork_in_parent(self) -> None:
         """Let the next batch in."""
         if self._at_rest:
+            self._at_rest = False
             self._in_use.release()
 
     def after_fork_in_child(self) -> None:
         """Use the file as if never used before; or never, when a batch was still under way."""
-        self._in_use = threading.Lock()
-        if not self._at_rest:
+        in_use, self._in_use = self._in_use, threading.Lock()
+        if not self._at_rest and (self._connection is not None or in_use.locked()):
             _UNSAFE.add(self._path)
             _PARENTS.append(self._connection)
             self._connection = None

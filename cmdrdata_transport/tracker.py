@@ -17,17 +17,18 @@ from uuid import uuid4
 from weakref import WeakSet, WeakValueDictionary
 
 from cmdrdata_transport import __version__
-from cmdrdata_transport.attribution import Defaults, check_metadata
+from cmdrdata_transport.attribution import Attribution, Defaults, check_customer, check_metadata, resolve
 from cmdrdata_transport.counters import Counters
 from cmdrdata_transport.delivery import Delivery
 from cmdrdata_transport.errors import TrackingSetupError
-from cmdrdata_transport.event import UsageEvent, decode
+from cmdrdata_transport.event import Usage, UsageEvent, decode
 from cmdrdata_transport.journal import Journal
 from cmdrdata_transport.meter import Meter
 from cmdrdata_transport.providers import PROVIDERS
 from cmdrdata_transport.providers.routing import Router
 from cmdrdata_transport.recorder import Headers, Recorder, Request, Settings
 from cmdrdata_transport.sinks import Outlet, Sink, open_sink
+from cmdrdata_transport.stated import answered_events, stated_event, table_of
 
 IncludeUsage = bool | Literal["auto"]
 
@@ -108,6 +109,91 @@ class Tracker:
         )
         _trackers.add(self)
         _by_key[self._key] = self
+
+    def record(
+        self,
+        *,
+        provider: str,
+        usage: Usage | Mapping[str, int | float],
+        model: str | None = None,
+        operation: str | None = None,
+        event_id: str | None = None,
+        response_id: str | None = None,
+        customer_id: str | None = None,
+        metadata: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Record a call that no transport can see, by its counts: `usage={"input_tokens": 12}`.
+
+        The same event as of a metered call, with the same attribution: `customer_id` and `metadata`
+        here win over the context. `event_id`: an id of yours by which a second telling is known; None
+        makes one. Raises `TrackingSetupError` for a unit that there is not, `AttributionError` for a
+        customer id or metadata that no event can carry.
+        """
+        who = self._attribute(customer_id, metadata)
+        if who is not None:
+            line = stated_event(
+                who,
+                library_version=__version__,
+                service=self._service,
+                provider=provider,
+                usage=usage,
+                event_id=event_id,
+                facts={"model": model, "operation": operation, "response_id": response_id},
+            )
+            self._record_stated([line])
+
+    def record_response(
+        self,
+        provider: str,
+        body: Mapping[str, Any] | bytes | str,
+        *,
+        event_id: str | None = None,
+        customer_id: str | None = None,
+        metadata: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Record a call that no transport can see, by the provider's own answer: its JSON, parsed or not.
+
+        Raises what `record` raises, and `TrackingSetupError` for a provider without a table and for an
+        answer that states no usage.
+        """
+        who = self._attribute(customer_id, metadata)
+        if who is not None:
+            lines = answered_events(
+                who,
+                library_version=__version__,
+                service=self._service,
+                table=table_of(provider, PROVIDERS),
+                body=body,
+                event_id=event_id,
+                report=lambda unit: self.counters.count("bad_counts", f"{provider} {unit}"),
+            )
+            self._record_stated(lines)
+
+    def _attribute(self, customer_id: str | None, metadata: Mapping[str, Any] | None) -> Attribution | None:
+        """For whom; None where nothing is to be recorded."""
+        said: dict[str, Any] = {} if customer_id is None else {"customer_id": check_customer(customer_id)}
+        if metadata is not None:
+            said["metadata"] = check_metadata(metadata)
+        settings = self._settings_now()
+        who = resolve(None, said or None, self.defaults, self.counters.count)
+        if settings.disabled or not who.track:
+            return None
+        if who.customer is None:
+            if settings.require_customer:
+                self.counters.count("skipped_no_customer")
+                return None
+            self.counters.count("unattributed")
+        return who
+
+    def _record_stated(self, lines: list[bytes]) -> None:
+        settings = self._settings_now()
+        settings.ready()
+        for line in lines:
+            settings.record(line)
+            settings.count("events")
+
+    def _settings_now(self) -> Settings:
+        return self.settings if _captured_by is None else _diverted(self.settings, _captured_by)
 
     def flush(self, timeout: float | None = None) -> bool:
         """Wait until every event recorded before now is delivered, or set aside as rejected.
@@ -239,7 +325,7 @@ class Binding:
         settings = self.settings
         tracker = settings.tracker or default_tracker()
         self._meter = Meter(
-            tracker.settings if _captured_by is None else _diverted(tracker.settings, _captured_by),
+            tracker._settings_now(),  # noqa: SLF001 - one room
             Router(PROVIDERS, provider=settings.provider, any_host=settings.any_host),
             settings.defaults.over(tracker.defaults),
         )

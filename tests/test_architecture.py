@@ -36,7 +36,7 @@ FLOORS = (
     {"journal"},
     {"segments"},
     {"forks"},
-    {"meter", "tee"},
+    {"meter", "stated", "tee"},
     {"recorder"},
     {"body"},
     {"attribution", "providers", "wire"},

@@ -1,0 +1,158 @@
+"""Calls that no transport can see, recorded by hand: the same event, attribution and journal."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cmdrdata_transport import (
+    AttributionError,
+    Tracker,
+    TrackingSetupError,
+    Usage,
+    UsageEvent,
+    customer_context,
+    no_tracking,
+)
+from cmdrdata_transport.testing import capture_usage
+
+MESSAGE = {
+    "id": "msg_1",
+    "type": "message",
+    "model": "claude-x",
+    "stop_reason": "end_turn",
+    "usage": {"input_tokens": 10, "cache_read_input_tokens": 5, "output_tokens": 7},
+}
+
+
+def caught(tracker: Tracker, act: Callable[[Tracker], None]) -> list[UsageEvent]:
+    """The events of what `act` does."""
+    with capture_usage() as events:
+        act(tracker)
+    return events
+
+
+@pytest.fixture
+def tracker(tmp_path: Path) -> Tracker:
+    """A tracker of its own, which writes nothing as long as what it records is captured."""
+    return Tracker([], home=tmp_path, customer_id="everybody", metadata={"region": "eu"}, service="voice")
+
+
+def test_counts_become_an_event_for_the_customer_of_the_context(tracker: Tracker) -> None:
+    """What is recorded by hand belongs to whom a metered call at that place would."""
+    with customer_context("acme", metadata={"feature": "talk"}):
+        (event,) = caught(
+            tracker,
+            lambda it: it.record(
+                provider="x-ai",
+                model="grok-5",
+                operation="chat",
+                usage={"input_tokens": 12, "output_tokens": 3},
+            ),
+        )
+    assert (event.customer_id, event.metadata) == ("acme", {"region": "eu", "feature": "talk"})
+    assert (event.provider, event.model, event.operation, event.service) == (
+        "x-ai",
+        "grok-5",
+        "chat",
+        "voice",
+    )
+    assert event.usage == Usage(input_tokens=12, output_tokens=3, total_tokens=15)
+    assert (event.usage_status, event.outcome) == ("complete", "ok")
+
+
+def test_what_the_call_says_wins_over_the_context(tracker: Tracker) -> None:
+    """A customer and metadata given to `record` are nearer than those of the context."""
+    with customer_context("acme", metadata={"feature": "talk"}):
+        (event,) = caught(
+            tracker,
+            lambda it: it.record(
+                provider="x-ai", usage={"input_tokens": 1}, customer_id="globex", metadata={"feature": "hand"}
+            ),
+        )
+    assert (event.customer_id, event.metadata["feature"]) == ("globex", "hand")
+
+
+@pytest.mark.parametrize("body", [MESSAGE, json.dumps(MESSAGE), json.dumps(MESSAGE).encode()], ids=type)
+def test_an_answer_is_read_by_its_providers_table(tracker: Tracker, body: Any) -> None:
+    """Parsed or as JSON, an answer gives the counts that the transport would have read from it."""
+    (event,) = caught(tracker, lambda it: it.record_response("anthropic", body))
+    assert event.usage.input_tokens == 15
+    assert event.usage.cache_read_tokens == 5
+    assert event.usage.total_tokens == 22
+    assert (event.api, event.response_id, event.finish_reason) == ("anthropic.messages", "msg_1", "end_turn")
+    assert event.usage.raw_usage == MESSAGE["usage"]
+
+
+def test_an_id_of_the_callers_is_the_events(tracker: Tracker) -> None:
+    """A second telling under the same id is known as such."""
+    events = caught(tracker, lambda it: it.record(provider="x-ai", usage={"images": 2}, event_id="job-7"))
+    events += caught(tracker, lambda it: it.record_response("anthropic", MESSAGE, event_id="job-8"))
+    assert [event.event_id for event in events] == ["job-7", "job-8"]
+
+
+def test_nothing_is_recorded_where_tracking_is_off(tracker: Tracker) -> None:
+    """`no_tracking()` holds for what is recorded by hand, too."""
+    with no_tracking():
+        assert caught(tracker, lambda it: it.record(provider="x-ai", usage={"input_tokens": 1})) == []
+
+
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        ({"usage": {"tokens": 1}}, "no unit 'tokens'"),
+        ({"usage": {"input_tokens": -1}}, "is no count"),
+        ({"usage": {"input_tokens": 1.5}}, "is no count"),
+        ({"usage": {"input_tokens": True}}, "is no count"),
+    ],
+    ids=str,
+)
+def test_a_wrong_count_is_an_error_that_says_what_to_do(
+    tracker: Tracker, wrong: dict[str, Any], says: str
+) -> None:
+    """Nothing is recorded for a unit that there is not, or a number that cannot be a count."""
+    with capture_usage() as events, pytest.raises(TrackingSetupError, match=says):
+        tracker.record(provider="x-ai", **wrong)
+    assert events == []
+
+
+@pytest.mark.parametrize(
+    ("provider", "body", "says"),
+    [
+        ("nobody", MESSAGE, "known are"),
+        ("anthropic", {"id": "msg_1"}, "states no usage"),
+        ("anthropic", b"<html>", "is not JSON"),
+        ("anthropic", b"[1]", "is not a JSON object"),
+    ],
+)
+def test_a_wrong_answer_is_an_error_that_says_what_to_do(
+    tracker: Tracker, provider: str, body: Any, says: str
+) -> None:
+    """Nothing is recorded for an answer that the provider's table cannot read."""
+    with capture_usage() as events, pytest.raises(TrackingSetupError, match=says):
+        tracker.record_response(provider, body)
+    assert events == []
+
+
+def test_a_wrong_customer_is_an_error(tracker: Tracker) -> None:
+    """A customer id that no event can carry is refused where it is given."""
+    with pytest.raises(AttributionError):
+        tracker.record(provider="x-ai", usage={"input_tokens": 1}, customer_id="")
+
+
+def test_it_goes_through_the_journal_to_the_sinks(tmp_path: Path) -> None:
+    """Recorded by hand or metered, an event is delivered to every sink."""
+    received: list[UsageEvent] = []
+
+    def receive(events: list[UsageEvent]) -> None:
+        received.extend(events)
+
+    tracker = Tracker([receive], home=tmp_path)
+    tracker.record(provider="x-ai", usage={"input_tokens": 1}, customer_id="acme")
+    assert tracker.flush(10)
+    tracker.close()
+    assert [event.customer_id for event in received] == ["acme"]

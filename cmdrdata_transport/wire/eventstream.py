@@ -4,14 +4,16 @@ The same functions as `sse`, so that a body is read by either. A frame is: its l
 headers, a checksum of the two, headers, payload, a checksum of all, the numbers of four bytes each,
 big-endian. InvokeModel wraps one event of the model's maker in `{"bytes": "<base64>"}`; Converse sends
 its own, and names it in the header `:event-type` alone; an error is named by `:exception-type`.
+https://docs.aws.amazon.com/AmazonS3/latest/API/RESTSelectObjectAppendix.html describes the frames.
 
-Does not check the checksums: whoever reads the stream for the answer does. Holds no state.
+What is no frame ends the reading: where the next one would begin is not known then. Does not check the
+checksums: whoever reads the stream for the answer does. Holds no state.
 """
 
 from __future__ import annotations
 
 import struct
-from binascii import Error, a2b_base64
+from binascii import a2b_base64
 from collections.abc import Iterator
 
 import orjson
@@ -44,6 +46,11 @@ def boundary(buffer: bytes | bytearray, start: int = 0) -> int:  # noqa: ARG001 
     return max((end for _, end in _frames(buffer)), default=0)
 
 
+def first_end(buffer: bytes) -> int:
+    """The index behind the first frame; 0 when it is not whole. None is so large that it were skipped."""
+    return next((end for _, end in _frames(buffer)), 0)
+
+
 def newest_first(block: bytes) -> Iterator[bytes]:
     """The frames of a block, the last one first."""
     for start, end in reversed(list(_frames(block))):
@@ -63,7 +70,9 @@ def first(block: bytes) -> bytes:
 
 
 def data(frame: bytes) -> bytes:
-    """The JSON that a frame carries: the event inside, or one named as its headers name it."""
+    """The JSON that a frame carries: the event inside, or one of the type that its headers name."""
+    if len(frame) < SMALLEST:
+        return b""
     length, headers_length = _PREFIX.unpack_from(frame)
     payload = frame[PRELUDE + headers_length : length - 4]
     headers = _headers(frame[PRELUDE : PRELUDE + headers_length])
@@ -78,18 +87,17 @@ def data(frame: bytes) -> bytes:
     if type(wrapped := document.get("bytes")) is str:
         try:
             return a2b_base64(wrapped)
-        except Error:
+        except ValueError:
             return payload
-    return orjson.dumps({headers.get(":event-type", "event"): document})
+    name = orjson.dumps(headers.get(":event-type", "event"))
+    return b'{"type":%b,%b:%b}' % (name, name, payload)
 
 
 def _frames(buffer: bytes | bytearray) -> Iterator[tuple[int, int]]:
     at = 0
     while at + SMALLEST <= len(buffer):
         (length,) = _WORD.unpack_from(buffer, at)
-        if not SMALLEST <= length <= LARGEST_FRAME:
-            raise ValueError("not an AWS event stream")
-        if at + length > len(buffer):
+        if not SMALLEST <= length <= LARGEST_FRAME or at + length > len(buffer):
             return
         yield at, at + length
         at += length

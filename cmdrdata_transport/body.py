@@ -69,7 +69,7 @@ class Body(Protocol):
 class Document:
     """A body that is one JSON document; a list is a stream whose server was not asked for events."""
 
-    __slots__ = ("_bytes", "_first", "_given_up", "_lose", "answer", "streaming", "whole")
+    __slots__ = ("_given_up", "_lose", "_pieces", "_size", "answer", "streaming", "whole")
 
     over = False
     eager = False
@@ -79,33 +79,28 @@ class Document:
         self.streaming = False
         self.whole = False
         self._lose = lose
-        self._first = b""
-        self._bytes: bytearray | None = None
+        self._pieces: list[bytes] = []
+        self._size = 0
         self._given_up = False
 
     def add(self, pieces: Iterable[bytes]) -> None:
-        """Keep the bytes, up to the bound. One piece alone, the usual case, is not copied."""
+        """Keep the bytes, up to the bound."""
         if self._given_up:
             return
         for piece in pieces:
-            if self._bytes is not None:
-                self._bytes += piece
-            elif self._first:
-                self._bytes = bytearray(self._first)
-                self._bytes += piece
-            else:
-                self._first = piece
-            if len(self._bytes or self._first) > LARGEST_DOCUMENT:
-                self._given_up = True
-                self._first, self._bytes = b"", None
-                self._lose("too_large")
-                return
+            self._pieces.append(piece)
+            self._size += len(piece)
+        if self._size > LARGEST_DOCUMENT:
+            self._given_up = True
+            self._pieces.clear()
+            self._lose("too_large")
 
     def finish(self, *, at_end: bool) -> None:
         """Read the document; one that was cut short is no loss of ours."""
         self.whole = at_end
-        body = self._bytes or self._first
-        self._first, self._bytes = b"", None
+        # One piece alone, the usual case, is not copied.
+        body = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
+        self._pieces.clear()
         if not body:
             return
         try:
@@ -136,6 +131,10 @@ class Framing(Protocol):
 
     def boundary(self, buffer: bytes | bytearray, start: int = 0, /) -> int:
         """The index behind the last whole event; 0 when there is none yet."""
+        ...
+
+    def first_end(self, buffer: bytes, /) -> int:
+        """The index behind the first event, of which the beginning may be missing; 0 when it has no end."""
         ...
 
     def newest_first(self, block: bytes, /) -> Iterator[bytes]:
@@ -214,9 +213,9 @@ class Events:
 
     def finish(self, *, at_end: bool) -> None:
         """Read what is left, a last event without its blank line included."""
-        if self._pieces and not self._skipping:
-            self._read(b"".join(self._pieces))
-        self._pieces.clear()
+        waiting = self._take_waiting()
+        if waiting and not self._skipping:
+            self._read(waiting)
         answer = self.answer
         self.whole = (
             self.over
@@ -262,22 +261,29 @@ class Events:
                 return True
         return False
 
-    def _condense(self) -> None:
+    def _take_waiting(self) -> bytes:
         waiting = b"".join(self._pieces)
-        end = self._framing.boundary(waiting)
+        self._pieces.clear()
+        if not self._skipping:
+            return waiting
+        end = self._framing.first_end(waiting)
+        self._skipping = not end
+        # Of an event that is skipped, the last bytes may hold the first half of its end.
+        return waiting[end:] if end else waiting[-TAIL:]
+
+    def _condense(self) -> None:
+        waiting = self._take_waiting()
+        end = 0 if self._skipping else self._framing.boundary(waiting)
         rest = waiting[end:]
-        if end and self._skipping:
-            self._skipping = False
-        elif end:
+        if end:
             self._read(waiting[:end])
         elif len(rest) > LARGEST_DOCUMENT:
-            if not self._skipping:
-                self._lose("too_large")
+            self._lose("too_large")
             self._skipping = True
-            rest = rest[-TAIL:]  # it may hold the first half of the blank line that ends this event
+            rest = rest[-TAIL:]
         self._pieces, self._size = [rest], len(rest)
         # A large event arrives in many pieces: looking for its end again and again must stay linear.
-        self._condense_at = max(CONDENSE_AT, 2 * len(rest))
+        self._condense_at = len(rest) + max(CONDENSE_AT, len(rest) // 8)
 
     def _read(self, block: bytes) -> None:
         block = self._framing.normalise(block)
@@ -285,10 +291,14 @@ class Events:
         if self._at_start:
             block = block.removeprefix(self._framing.BOM)
         with_usage, *with_more = stream.needles
-        nothing = with_usage + b":null"
+        nothing, nothing_spaced = with_usage + b":null", with_usage + b": null"
         stretches = (
             islice(self._framing.newest_first(block), stream.tail),
-            (event for event in self._framing.containing(block, with_usage) if nothing not in event),
+            (
+                event
+                for event in self._framing.containing(block, with_usage)
+                if nothing not in event and nothing_spaced not in event
+            ),
             *(self._framing.containing(block, needle) for needle in with_more),
         )
         any(self._satisfy(newest, events) for events in stretches)
@@ -356,6 +366,8 @@ class Refusal:
 
 def is_stream(content_type: str) -> bool:
     """Whether a content type is that of a stream, in any framing."""
+    if content_type.startswith(_PLAIN_JSON):
+        return False
     return "event-stream" in content_type or any(word in content_type for word in _FRAMINGS)
 
 
@@ -363,6 +375,8 @@ def body_for(first: int, content_type: str, shape: Shape, lose: Callable[[str], 
     """How to read a body, by its content type, and by its first byte that is no blank where that is
     wrong: servers mislabel streams, and error answers to streams. None for what cannot be read.
     """
+    if first in b"{[" and content_type.startswith(_PLAIN_JSON):
+        return Document(shape, lose)
     for word, framing in _FRAMINGS.items():
         if word in content_type:
             return Events(shape, lose, framing)
@@ -383,6 +397,8 @@ _FRAMINGS: Mapping[str, Framing] = {
     "jsonl": lines,
     "stream+json": lines,  # Cohere v1 (recorded)
 }
+
+_PLAIN_JSON = "application/json"
 
 _MEDIA = ("audio/", "image/", "video/")
 """Never read: what they cost stands elsewhere."""

@@ -7,12 +7,17 @@ recorder's matter.
 
 from __future__ import annotations
 
+from operator import itemgetter
+
 from cmdrdata_transport.attribution import HEADER_PREFIX, Defaults, resolve
 from cmdrdata_transport.providers.routing import Router
 from cmdrdata_transport.recorder import Headers, Recorder, Request, Settings, is_being_metered
 
 RETRY_COUNT = b"x-stainless-retry-count"
 """How the SDKs that Stainless generates number their attempts, from 0."""
+
+
+_first = itemgetter(0)
 
 
 class Meter:
@@ -33,15 +38,15 @@ class Meter:
             raw = request.headers.raw
             ours: dict[bytes, bytes] | None = None
             attempt: bytes | None = None
-            for name, value in raw:
-                if name[1:2] == b"-":
+            # Most requests have none of these; asking all names at once is cheaper than asking each.
+            names = b"\n".join(map(_first, raw)).lower()
+            if RETRY_COUNT in names or HEADER_PREFIX in names:
+                for name, value in raw:
                     lower = name.lower()
                     if lower == RETRY_COUNT:
                         attempt = value
                     elif lower.startswith(HEADER_PREFIX):
-                        if ours is None:
-                            ours = {}
-                        ours[lower] = value
+                        ours = {**(ours or {}), lower: value}
             headers = None if ours is None else self._without(raw, ours)
             if settings.disabled:
                 return None, headers

@@ -467,7 +467,8 @@ def _line(settings: Settings, event: dict[str, Any], part: Part, source: str | N
     if part.counts:
         event.update(part.counts)
         event["usage_source"] = source
-    if part.cost is not None:
+    # Until its end an answer's cost is what has come up so far, or zero (Perplexity).
+    if part.cost is not None and event["usage_status"] != "partial":
         event["provider_cost"] = part.cost
     if part.raw is not None:
         event["raw_usage"] = part.raw

@@ -13,7 +13,17 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from cmdrdata_transport.event import FRACTIONAL_UNITS
-from cmdrdata_transport.providers.table import ERROR_FIELDS, Each, Items, Length, Path, Paths, Shape, Tree
+from cmdrdata_transport.providers.table import (
+    ERROR_FIELDS,
+    Apart,
+    Each,
+    Items,
+    Length,
+    Path,
+    Paths,
+    Shape,
+    Tree,
+)
 
 LARGEST_COUNT = 2**53 - 1
 """Beyond this a JSON number is not exact everywhere, and no count is meant."""
@@ -25,6 +35,10 @@ WRITTEN = re.compile(r"[0-9]{1,16}(\.[0-9]{1,16})?")
 """A count in a string."""
 
 Counts = dict[str, int | float]
+
+_WORDS = frozenset({str, int})
+
+_ONLY_INT = frozenset({int})
 
 
 class Part(NamedTuple):
@@ -64,10 +78,12 @@ class Answer:
             return
         shape, found = self._shape, self.found
         self._absorb_usage(document)
-        for name, paths in shape.facts:
-            # Google's enumerations come as numbers where a client asks for that.
-            if name not in found and type(value := pick(document, paths)) in (str, int):
-                found[name] = str(value)[:LONGEST_TEXT]
+        for name, key, paths in shape.facts:
+            if name not in found:
+                value = pick(document, paths) if key is None else document.get(key)
+                # Google's enumerations come as numbers where a client asks for that.
+                if value and type(value) in _WORDS:
+                    found[name] = str(value)[:LONGEST_TEXT]
         for path in shape.objects:
             if path not in self.objects and type(value := pick(document, (path,))) is dict:
                 self.objects = {**self.objects, path: value}
@@ -116,6 +132,8 @@ class Answer:
                     counts.pop(unit, None)
                 elif counts.get(unit, 0) < 0:
                     spoiled.append(unit)
+            if shape.apart is not None:
+                _join(shape.apart, usage, counts)
             if shape.parts is not None and type(usage.get(shape.parts.at)) is list:
                 raw, others = self._split(usage, counts, spoiled, report)
             elif not shape.usage[0]:
@@ -140,7 +158,7 @@ class Answer:
             return
         shape = self._shape
         for path in shape.usage:
-            usage = document if not path else pick(document, (path,))
+            usage = document.get(path[0]) if len(path) == 1 else pick(document, (path,))  # type: ignore[arg-type]
             # A usage object without a single count that we know is something else: Groq's hardware
             # counters, Vertex' chunks that only name the traffic type.
             if type(usage) is dict and not shape.units.keys().isdisjoint(usage):
@@ -155,6 +173,8 @@ class Answer:
                 self.pending = is_one_of(value, values)
 
     def _absorb_error(self, document: dict[str, Any]) -> None:
+        if self._shape.error_keys.isdisjoint(document) and document.get("type") != "error":
+            return
         if (value := pick(document, self._shape.error)) is not None:
             told = read_error({"error": value})
         elif document.get("type") == "error":
@@ -269,6 +289,13 @@ def _cost(places: Mapping[Path, str], usage: dict[str, Any]) -> str | None:
     return None
 
 
+def _join(words: Apart, usage: dict[str, Any], counts: Counts) -> None:
+    """Add the part to what it is a part of, where the stated total says that it was left out."""
+    part, whole = counts.get(words.part, 0), counts.get(words.of)
+    if part and whole is not None and usage.get(words.total) == counts.get("input_tokens", 0) + whole + part:
+        counts[words.of] = whole + part
+
+
 def _complete(counts: Counts, spoiled: list[str], report: Callable[[str], None]) -> None:
     """Leave out what is not known after all, and add the total up if it is."""
     for unit in spoiled:
@@ -282,41 +309,70 @@ def _complete(counts: Counts, spoiled: list[str], report: Callable[[str], None])
         counts["total_tokens"] = counts["output_tokens"]
 
 
+class _Plan(NamedTuple):
+    """A tree as it is read: in one step what only counts, then the rest."""
+
+    tree: Tree
+    leaves: tuple[tuple[str, str], ...]
+    rest: tuple[tuple[str, Any], ...]
+
+
+_plans: dict[int, _Plan] = {}
+"""The plans of the trees that were read, by `id`; a plan keeps its tree alive."""
+
+
+def _plan_of(tree: Tree) -> _Plan:
+    units = [rule for rule in tree.values() if type(rule) is str]
+    leaves = tuple(
+        (key, rule)
+        for key, rule in tree.items()
+        if type(rule) is str and units.count(rule) == 1 and not rule.startswith("-")
+    )
+    rest = tuple((key, rule) for key, rule in tree.items() if (key, rule) not in leaves)
+    plan = _plans[id(tree)] = _Plan(tree, leaves, rest)
+    return plan
+
+
 def _read(tree: Tree, value: Mapping[str, Any], counts: Counts, report: Callable[[str], None]) -> None:
-    for key, raw in value.items():
-        rule = tree.get(key)
-        if rule is None or raw is None:
+    _, leaves, rest = _plans.get(id(tree)) or _plan_of(tree)
+    plain = {unit: value[key] for key, unit in leaves if key in value}
+    if plain:
+        numbers = plain.values()
+        if (
+            _ONLY_INT.issuperset(map(type, numbers))
+            and min(numbers) >= 0
+            and max(numbers) <= LARGEST_COUNT
+            and counts.keys().isdisjoint(plain)
+        ):
+            counts.update(plain)
+        else:
+            for key, unit in leaves:
+                _add(unit, value.get(key), counts, report)
+    for key, rule in rest:
+        if (raw := value.get(key)) is None:
             continue
-        kind = type(rule)
-        if kind is str:
-            if type(raw) is int and 0 <= raw <= LARGEST_COUNT and rule not in counts:
-                counts[rule] = raw  # type: ignore[index]  # kind says str; nearly every count comes this way
-            else:
-                _add(rule, raw, counts, report)  # type: ignore[arg-type]  # kind says str
-        elif kind is dict:
-            if type(raw) is dict:
-                _read(rule, raw, counts, report)  # type: ignore[arg-type]  # kind says dict
-        elif kind is tuple:
-            for unit in rule:  # type: ignore[union-attr]  # kind says tuple
-                _add(unit, raw, counts, report)
-        elif type(raw) is str and kind is Length:
-            _add(rule.unit, len(raw), counts, report)  # type: ignore[union-attr]  # kind says Length
-        elif type(raw) is list:
-            _read_list(rule, raw, counts, report)  # type: ignore[arg-type]  # what is left is a list's word
+        if type(rule) is not dict:
+            _read_rule(rule, raw, counts, report)
+        elif type(raw) is dict:
+            _read(rule, raw, counts, report)
 
 
-def _read_list(
-    rule: Each | Items | Length, raw: list[Any], counts: Counts, report: Callable[[str], None]
-) -> None:
+def _read_rule(rule: Any, raw: Any, counts: Counts, report: Callable[[str], None]) -> None:
     match rule:
+        case str():
+            _add(rule, raw, counts, report)
+        case tuple():
+            for unit in rule:
+                _add(unit, raw, counts, report)
         case Length(unit=unit):
-            _add(unit, len(raw), counts, report)
+            if isinstance(raw, list | str):
+                _add(unit, len(raw), counts, report)
         case Items(tree=tree):
-            for item in raw:
+            for item in raw if type(raw) is list else ():
                 if type(item) is dict:
                     _read(tree, item, counts, report)
         case Each(key=key, value=value, into=into):
-            for item in raw:
+            for item in raw if type(raw) is list else ():
                 if type(item) is dict and type(name := item.get(key)) is str and name in into:
                     _add(into[name], item.get(value), counts, report)
 

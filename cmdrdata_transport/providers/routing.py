@@ -85,7 +85,7 @@ class Router:
         if self._explicit is not None:
             return _enter(self._explicit, self._explicit.id, method, host, path)
         for pattern, table in self._by_host:
-            if pattern.match(host):
+            if pattern.match(host) and path.startswith(table.under):
                 return _enter(table, table.id, method, host, path)
         for table in self._anywhere:
             if table.compatible is not None and (

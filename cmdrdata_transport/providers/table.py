@@ -71,6 +71,20 @@ class Parts:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Apart:
+    """A part of a unit that some answers of an API leave out of it, and others do not.
+
+    The usage object's own total tells which: where it is input and output and this part besides, the
+    part is added to the unit; where it is anything else, nothing is.
+    """
+
+    part: str = "output_reasoning_tokens"
+    of: str = "output_tokens"
+    total: str = "total_tokens"
+    """The key of the usage object's total."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Stream:
     """How the events of a stream add up to what the plain answer would have said."""
 
@@ -114,6 +128,7 @@ class Shape:
     units: Tree
     needs: Mapping[str, frozenset[str]] = field(default_factory=dict[str, frozenset[str]])
     """Keys of the usage object without which a unit does not follow from what was reported."""
+    apart: Apart | None = None
     beside: Mapping[Path, Tree] = field(default_factory=dict[Path, Tree])
     """Counts that stand outside the usage object; the object at the path is kept in `raw_usage` too."""
     lists: Mapping[Path, Tree] = field(default_factory=dict[Path, Tree])
@@ -138,10 +153,13 @@ class Shape:
     pending: Mapping[Path, frozenset[str]] = field(default_factory=dict[Path, frozenset[str]])
     """Values that say the answer is not there yet, so that no usage is no loss."""
     stream: Stream | None = None
-    facts: tuple[tuple[str, Paths], ...] = field(init=False)
-    """Every single value to find, by the name under which it is found."""
+    facts: tuple[tuple[str, str | None, Paths], ...] = field(init=False)
+    """Every single value to find: the name under which it is found, the key where it stands, if that is
+    its only place and at the root, and its places."""
     objects: Paths = field(init=False)
     """Every object beside the usage that is read."""
+    error_keys: frozenset[str | int] = field(init=False)
+    """Keys at the root without one of which an answer states no error."""
 
     def __post_init__(self) -> None:
         named = {
@@ -150,8 +168,14 @@ class Shape:
             "finish_reason": self.finish_reason,
             "service_tier": self.service_tier,
         }
-        object.__setattr__(self, "facts", tuple((name, paths) for name, paths in named.items() if paths))
+        facts = tuple((name, _only_key(paths), paths) for name, paths in named.items() if paths)
+        object.__setattr__(self, "facts", facts)
         object.__setattr__(self, "objects", (*self.beside, *self.lists))
+        object.__setattr__(self, "error_keys", frozenset(path[0] for path in self.error))
+
+
+def _only_key(paths: Paths) -> str | None:
+    return str(paths[0][0]) if len(paths) == 1 and len(paths[0]) == 1 else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -175,6 +199,8 @@ class Provider:
     hosts: tuple[str, ...]
     """Host names; `*` stands for anything within one."""
     endpoints: tuple[Endpoint, ...]
+    under: str = "/"
+    """How the paths begin that are this provider's, at a host that routes to several."""
     compatible: str | None = None
     """The provider to record for these paths at any other host; None: they mean nothing there."""
     request_id: tuple[bytes, ...] = (b"x-request-id",)

@@ -21,6 +21,11 @@ def boundary(buffer: bytes | bytearray, start: int = 0) -> int:
     return buffer.rfind(b"\n", start) + 1
 
 
+def first_end(buffer: bytes) -> int:
+    """The index behind the first line end; 0 when there is none yet."""
+    return buffer.find(b"\n") + 1
+
+
 def newest_first(block: bytes) -> Iterator[bytes]:
     """The lines of a block that are not blank, the last one first."""
     end = len(block)

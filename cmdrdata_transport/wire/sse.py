@@ -39,6 +39,15 @@ def boundary(buffer: bytes | bytearray, start: int = 0) -> int:
     return end
 
 
+def first_end(buffer: bytes) -> int:
+    """The index behind the first blank line; 0 when there is none yet."""
+    if b"\r" not in buffer:
+        found = buffer.find(b"\n\n")
+        return found + 2 if found >= 0 else 0
+    match = _BLANK_LINE.search(buffer)
+    return match.end() if match else 0
+
+
 def newest_first(block: bytes) -> Iterator[bytes]:
     """The events of a normalised block, the last one first."""
     end = len(block)

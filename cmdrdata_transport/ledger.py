@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Context, Decimal, InvalidOperation
@@ -158,13 +158,18 @@ class _Sqlite:
             raise TrackingSetupError(f"there is no ledger at {path}: nothing has been delivered to it yet")
         try:
             connection = sqlite3.connect(f"file:{quote(str(path.absolute()))}?mode=ro", uri=True, timeout=5.0)
-            connection.create_aggregate("exact_sum", 1, _ExactSum)  # type: ignore[arg-type]  # its result is typed loosely
-            known = columns(connection)
         except sqlite3.Error as error:
-            raise TrackingSetupError(f"{path} cannot be read as a ledger: {error}") from None
-        if not known:
-            connection.close()
-            raise TrackingSetupError(f"{path} is not a ledger: it has no table usage_events")
+            raise TrackingSetupError(f"{path} cannot be opened: {error}") from None
+        with ExitStack() as undo:
+            undo.callback(connection.close)
+            connection.create_aggregate("exact_sum", 1, _ExactSum)  # type: ignore[arg-type]  # its result is typed loosely
+            try:
+                known = columns(connection)
+            except sqlite3.Error as error:
+                raise TrackingSetupError(f"{path} cannot be read as a ledger: {error}") from None
+            if not known:
+                raise TrackingSetupError(f"{path} is not a ledger: it has no table usage_events")
+            undo.pop_all()
         return connection
 
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from journals import SINK, ids_in, ignore, journal_at, line_of, once, read_all, run
 
@@ -41,6 +41,7 @@ from cmdrdata_transport.segments import (
 LINES = st.binary(min_size=1, max_size=60).filter(lambda line: b"\n" not in line)
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(LINES, st.integers(0, 100))), st.lists(st.integers(0, 4000)))
 def test_any_records_with_any_torn_ones_between_are_read_once(
     written: list[tuple[bytes, int]], cuts: list[int]
@@ -59,6 +60,7 @@ def test_any_records_with_any_torn_ones_between_are_read_once(
     assert read == [line for line, _ in written]
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=200))
 def test_any_bytes_are_records_or_torn(data: bytes) -> None:
     """Whatever stands in a file, all of it is passed, and nothing is raised."""

@@ -12,7 +12,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from journals import event_of, line_of
 
@@ -185,6 +185,7 @@ def test_an_empty_ledger_is_read_too(tmp_path: Path) -> None:
         assert ledger.last() == 0
 
 
+@settings(deadline=None, max_examples=40)
 @given(
     st.lists(st.integers(0, 2**63 - 1) | st.integers(0, 10**6), min_size=1, max_size=6),
     st.lists(st.decimals(0, 10**6, places=9), max_size=6),
@@ -214,11 +215,13 @@ def test_a_cost_that_is_none_is_left_out(tmp_path: Path) -> None:
 def test_what_is_no_ledger_says_so(tmp_path: Path) -> None:
     """Nothing there, another file, another database, another scheme."""
     (tmp_path / "text").write_bytes(b"no database at all" * 100)
+    (tmp_path / "directory").mkdir()
     with closing(sqlite3.connect(tmp_path / "other.db")) as other:
         other.execute("CREATE TABLE other (id)")
     for where, says in {
         "sqlite:///nowhere.db": "nothing has been delivered",
         "sqlite:///text": "cannot be read",
+        "sqlite:///directory": "cannot be",
         "sqlite:///other.db": "no table",
         "postgresql://host/db": "not postgresql",
     }.items():

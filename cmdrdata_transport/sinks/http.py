@@ -182,6 +182,10 @@ class HttpOutlet:
         if transport is not None:
             transport.close()
 
+    def __del__(self) -> None:
+        with suppress(Exception):
+            self.close()
+
     def forget(self) -> None:
         """The connections are the parent's: they are kept, unused, so that nothing closes them."""
         if self._transport is not None:

@@ -172,6 +172,10 @@ class SqliteOutlet:
             with contextlib.suppress(sqlite3.Error):
                 connection.close()
 
+    def __del__(self) -> None:
+        with contextlib.suppress(Exception):
+            self.close()
+
     def forget(self) -> None:
         """Nothing to do: `before_fork` has closed it."""
 

@@ -12,6 +12,7 @@ comparison of one byte. (A chunk too short to have that byte is looked at like a
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from itertools import islice
 from typing import Any
 
 from cmdrdata_transport.recorder import Recorder
@@ -32,26 +33,37 @@ class Tee:
         kept, look, calm, mark = recorder.kept, recorder.look, recorder.calm, recorder.mark
         keep, patience = kept.append, recorder.patience
         try:
+            stream = iter(self._stream)
             if calm is not None:
-                for chunk in self._stream:
+                for chunk in stream:
                     keep(chunk)
-                    try:
-                        if chunk[-3] != calm or len(kept) > patience:
-                            patience = look()
-                    except Exception:  # it is empty, or of a type of its own
-                        patience = look()
+                    patience = look()
                     yield chunk
+                    for chunk in islice(stream, patience):  # noqa: PLW2901 - the next ones
+                        keep(chunk)
+                        try:
+                            if chunk[-3] != calm:
+                                look()
+                        except Exception:  # it is empty, or of a type of its own
+                            look()
+                        yield chunk
             elif mark is not None:
-                for chunk in self._stream:
+                for chunk in stream:
                     keep(chunk)
-                    try:
-                        if chunk[-1] != LINE_END or len(kept) > patience or chunk.rfind(mark) >= 0:
-                            patience = look()
-                    except Exception:  # it is empty, or of a type of its own
-                        patience = look()
+                    patience = look()
                     yield chunk
+                    for chunk in islice(stream, max(0, patience)):  # noqa: PLW2901 - the next ones
+                        keep(chunk)
+                        try:
+                            near = chunk[-1] != LINE_END or chunk.rfind(mark) >= 0
+                        except Exception:  # it is empty, or of a type of its own
+                            near = True
+                        if near and look() < 0:
+                            yield chunk
+                            break
+                        yield chunk
             else:
-                for chunk in self._stream:
+                for chunk in stream:
                     keep(chunk)
                     if len(kept) > patience:
                         patience = look()

@@ -47,7 +47,7 @@ MESSAGES = Shape(
         ends=frozenset({"message_stop"}),
         mark=b"message_stop",
         overlay=True,
-        tail=2,
+        tail=1,
         placeholders={("message", "usage"): frozenset({"output_tokens", "output_tokens_details"})},
     ),
 )

@@ -3,10 +3,37 @@
 from __future__ import annotations
 
 from cmdrdata_transport.providers.anthropic import ANTHROPIC
+from cmdrdata_transport.providers.azure import AZURE
+from cmdrdata_transport.providers.cerebras import CEREBRAS
+from cmdrdata_transport.providers.deepseek import DEEPSEEK
+from cmdrdata_transport.providers.fireworks import FIREWORKS
 from cmdrdata_transport.providers.google import GOOGLE
 from cmdrdata_transport.providers.groq import GROQ
-from cmdrdata_transport.providers.openai import AZURE, OPENAI
+from cmdrdata_transport.providers.hosted import HOSTED
+from cmdrdata_transport.providers.huggingface import HUGGINGFACE
+from cmdrdata_transport.providers.openai import OPENAI
+from cmdrdata_transport.providers.openrouter import OPENROUTER
+from cmdrdata_transport.providers.perplexity import PERPLEXITY
 from cmdrdata_transport.providers.table import Provider
+from cmdrdata_transport.providers.together import TOGETHER
+from cmdrdata_transport.providers.writer import WRITER
+from cmdrdata_transport.providers.xai import XAI
 
-PROVIDERS: tuple[Provider, ...] = (OPENAI, AZURE, ANTHROPIC, GOOGLE, GROQ)
+PROVIDERS: tuple[Provider, ...] = (
+    OPENAI,
+    AZURE,
+    ANTHROPIC,
+    GOOGLE,
+    GROQ,
+    TOGETHER,
+    CEREBRAS,
+    FIREWORKS,
+    PERPLEXITY,
+    DEEPSEEK,
+    OPENROUTER,
+    XAI,
+    WRITER,
+    *HOSTED,
+    *HUGGINGFACE,
+)
 """Every provider we know. Where two know a path at an unknown host, the first one's word counts."""

@@ -1,4 +1,4 @@
-"""OpenAI, Azure OpenAI, and every server that speaks their shapes.
+"""OpenAI, and every server that speaks its shapes.
 
 Sources: the types of the openai SDK 3.54 (`types/completion_usage.py`, `types/responses/response_usage.py`,
 `types/responses/response.py`), and recorded traffic. On OpenAI itself cached, cache-write and modality
@@ -97,8 +97,8 @@ EMBEDDINGS = Shape(
     api="openai.embeddings",
     operation="embeddings",
     usage=(("usage",),),
-    units={"prompt_tokens": "input_tokens"},
-    response_id=(),
+    # OpenAI sends neither an id nor an output; Azure AI's and OpenRouter's models do.
+    units={"prompt_tokens": "input_tokens", "completion_tokens": "output_tokens"},
 )
 
 ENDPOINTS = (
@@ -115,12 +115,4 @@ OPENAI = Provider(
     hosts=("api.openai.com", "*.api.openai.com"),
     endpoints=ENDPOINTS,
     compatible="openai-compatible",
-)
-
-AZURE = Provider(
-    id="azure",
-    # Deployments, or /openai/v1: openai/lib/azure.py. The path names a deployment, which is no model.
-    hosts=("*.openai.azure.com", "*.cognitiveservices.azure.com", "*.services.ai.azure.com"),
-    endpoints=ENDPOINTS,
-    request_id=(b"apim-request-id", b"x-request-id"),
 )

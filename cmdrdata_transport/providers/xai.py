@@ -1,0 +1,42 @@
+"""xAI: OpenAI's shapes over REST. Its own SDK speaks gRPC, which does not pass here.
+
+Source: recorded responses; for chat, litellm's and genai-prices' reading of it, and the message of the
+xai-sdk (`proto/v6/usage.proto`; the worth of a tick: `cost.py`). In chat, reasoning is outside
+`completion_tokens` where the total says so; in responses it is a part of the output. `cost_in_usd_ticks`
+is what was charged, tools and cache included.
+
+Not metered: images, videos and transcriptions.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from cmdrdata_transport.providers.openai import (
+    CHAT,
+    CHAT_UNITS,
+    COMPLETIONS,
+    EMBEDDINGS,
+    RESPONSES,
+    RESPONSES_UNITS,
+)
+from cmdrdata_transport.providers.table import Apart, Endpoint, Path, Provider, Tree
+
+_COST: dict[Path, str] = {("cost_in_usd_ticks",): "1e-10"}
+
+_TOOLS: Tree = {"server_side_tool_usage_details": {"web_search_calls": "web_searches"}}
+
+_CHAT = replace(CHAT, units={**CHAT_UNITS, **_TOOLS}, apart=Apart(), cost=_COST)
+
+XAI = Provider(
+    id="x-ai",
+    hosts=("api.x.ai", "*.api.x.ai"),
+    endpoints=(
+        Endpoint(path=r"/chat/completions$", shape=_CHAT),
+        Endpoint(
+            path=r"/responses$", shape=replace(RESPONSES, units={**RESPONSES_UNITS, **_TOOLS}, cost=_COST)
+        ),
+        Endpoint(path=r"/embeddings$", shape=EMBEDDINGS),
+        Endpoint(path=r"/completions$", shape=replace(COMPLETIONS, apart=Apart(), cost=_COST)),
+    ),
+)

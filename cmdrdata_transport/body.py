@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import islice
 from typing import Any, Protocol
 
-from cmdrdata_transport.providers.reading import Answer, is_one_of, read_error
+from cmdrdata_transport.providers.reading import Answer, is_one_of, pick, read_error
 from cmdrdata_transport.providers.table import Shape, Stream
 from cmdrdata_transport.wire import eventstream, lines, sse
 from cmdrdata_transport.wire.json import parse
@@ -124,6 +124,8 @@ class Framing(Protocol):
     """How a stream's bytes part into events. The modules `sse`, `lines` and `eventstream` are such."""
 
     BOM: bytes
+    PLAIN: bool
+    """Whether what an event says stands in the stream as it is."""
 
     def normalise(self, block: bytes, /) -> bytes:
         """The same block as the other functions want it."""
@@ -240,7 +242,7 @@ class Events:
             self._tail = window[-TAIL:]
             if DONE in window and _DONE_LINE.search(window):
                 self.over = True
-        elif stream.mark is not None:
+        elif stream.mark is not None and self._framing.PLAIN:
             window = self._tail + piece
             self._tail = window[-TAIL:]
             if window.rfind(stream.mark) >= 0:
@@ -257,7 +259,7 @@ class Events:
         block = self._framing.normalise(b"".join(self._pieces))
         for event in islice(self._framing.newest_first(block[: self._framing.boundary(block)]), 2):
             document = self._document(event)
-            if type(document) is dict and is_one_of(document.get("type"), self._stream.ends):
+            if is_one_of(pick(document, (self._stream.kind,)), self._stream.ends):
                 return True
         return False
 

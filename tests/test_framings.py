@@ -79,7 +79,7 @@ def test_the_newest_comes_first(
     block = framing.normalise(b"".join(map(write, documents)))
     read = [json.loads(framing.data(each)) for each in framing.newest_first(block)]
     assert read == documents[::-1]
-    assert json.loads(framing.data(framing.first(block)) or b"null") == (documents or [None])[0]
+    assert json.loads(framing.data(framing.first(block)) or b"null") == (documents[0] if documents else None)
 
 
 @every_framing

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from cmdrdata_transport.providers.openai import CHAT_UNITS, ENDPOINTS
-from cmdrdata_transport.providers.reading import Answer
+from cmdrdata_transport.providers.reading import Answer, read_headers
 from cmdrdata_transport.providers.routing import Router
-from cmdrdata_transport.providers.table import Apart, Provider, Shape
+from cmdrdata_transport.providers.table import Apart, Endpoint, Items, Provider, Same, Shape
 
 
 def counts(shape: Shape, usage: dict[str, Any]) -> dict[str, Any]:
@@ -96,3 +96,85 @@ def test_a_provider_that_was_named_is_meant_at_any_path() -> None:
     )
     assert found is not None
     assert found.provider == "vendor"
+
+
+def shape_of(**words: Any) -> Shape:
+    """A shape that needs these words alone."""
+    return Shape(**{"api": "test", "operation": "chat", "usage": (("usage",),), "units": {}, **words})
+
+
+@pytest.mark.parametrize(
+    ("usage", "expected"),
+    [
+        ({"old": 3}, {"cache_read_tokens": 3}),
+        ({"new": 3, "old": None}, {"cache_read_tokens": 3}),
+        ({"new": 3, "old": 3}, {"cache_read_tokens": 3}),
+        ({"new": None}, {}),
+    ],
+)
+def test_a_count_that_is_said_twice_counts_once(usage: dict[str, Any], expected: dict[str, int]) -> None:
+    """Two names of the same count, alone or together, say it once."""
+    units = {"old": Same(unit="cache_read_tokens"), "new": Same(unit="cache_read_tokens")}
+    assert counts(shape_of(units=units), usage) == expected
+
+
+def test_counts_among_content_are_kept_without_it() -> None:
+    """Where the counts stand at the root, the raw usage has them and nothing that stands beside them."""
+    shape = shape_of(
+        usage=(("usage",), ()), units={"eval_count": "output_tokens", "texts": Items(tree={"n": "images"})}
+    )
+    answer = Answer(shape)
+    answer.absorb({"message": "content", "eval_count": 3, "texts": [{"n": 1, "text": "content"}]})
+    (only,) = answer.parts(lambda _: None)
+    assert (only.counts, only.raw) == (
+        {"output_tokens": 3, "images": 1, "total_tokens": 3},
+        {"eval_count": 3, "texts": [{"n": 1}]},
+    )
+
+
+@pytest.mark.parametrize(
+    ("headers", "expected"),
+    [
+        ({b"x-in": b"4", b"x-cached": b" 100 "}, {"input_tokens": 104, "cache_read_tokens": 100}),
+        ({b"x-in": b"4"}, {"input_tokens": 4}),
+        ({b"x-in": b"-1", b"x-cached": b"many"}, {}),
+    ],
+)
+def test_a_header_counts_towards_every_unit_it_names(
+    headers: dict[bytes, bytes], expected: dict[str, int]
+) -> None:
+    """Headers are read as counts are; what is no count is as good as absent."""
+    units: dict[bytes, str | tuple[str, ...]] = {
+        b"x-in": "input_tokens",
+        b"x-cached": ("input_tokens", "cache_read_tokens"),
+    }
+    read = read_headers(units, headers)
+    assert {name: count for name, count in read.items() if name != "total_tokens"} == expected
+
+
+@pytest.mark.parametrize(
+    ("path", "model"),
+    [
+        (b"/model/us.maker.name-v1%3A0/invoke", "us.maker.name-v1:0"),
+        (
+            b"/model/arn%3Aaws%3Abedrock%3Aus-east-1%3A1%3Aprofile%2Fmaker.name/invoke",
+            "arn:aws:bedrock:us-east-1:1:profile/maker.name",
+        ),
+        (b"/listen?language=en&model=nova%2D3&model=other", "nova-3"),
+        (b"/listen?language=en", None),
+    ],
+)
+def test_a_model_in_the_url_is_read_as_it_was_meant(path: bytes, model: str | None) -> None:
+    """In the path or in the query, what the client had to escape is what it was before."""
+    shape = shape_of()
+    table = Provider(
+        id="test",
+        hosts=("api.test",),
+        endpoints=(
+            Endpoint(path=r"/model/(?P<model>[^/]+)/invoke$", shape=shape),
+            Endpoint(path=r"/listen$", shape=shape, query_model="model"),
+        ),
+    )
+    route = Router((table,)).route("POST", b"api.test", path)
+    assert route is not None
+    assert route.model == model

@@ -21,6 +21,7 @@ from cmdrdata_transport.providers.table import (
     Length,
     Path,
     Paths,
+    Same,
     Shape,
     Tree,
 )
@@ -136,8 +137,6 @@ class Answer:
                 _join(shape.apart, usage, counts)
             if shape.parts is not None and type(usage.get(shape.parts.at)) is list:
                 raw, others = self._split(usage, counts, spoiled, report)
-            elif not shape.usage[0]:
-                raw = _pruned(shape.units, usage)
         if self.objects:
             for path, tree in (*shape.beside.items(), *shape.lists.items()):
                 if (value := self.objects.get(path)) is not None:
@@ -162,6 +161,8 @@ class Answer:
             # A usage object without a single count that we know is something else: Groq's hardware
             # counters, Vertex' chunks that only name the traffic type.
             if type(usage) is dict and not shape.units.keys().isdisjoint(usage):
+                if not path:
+                    usage = _pruned(shape.units, usage)
                 if shape.stream is not None and (hidden := shape.stream.placeholders.get(path)):
                     usage = {key: value for key, value in usage.items() if key not in hidden}
                 self.usage = _over(self.usage, usage)
@@ -263,14 +264,13 @@ def read_request(tree: Tree, document: Mapping[str, Any], report: Callable[[str]
     return counts
 
 
-def read_headers(units: Mapping[bytes, str], headers: Mapping[bytes, bytes]) -> Counts:
+def read_headers(units: Mapping[bytes, str | tuple[str, ...]], headers: Mapping[bytes, bytes]) -> Counts:
     """The counts that response headers state; one that is no count is as good as absent (Bedrock's -1)."""
     counts: Counts = {}
-    for name, unit in units.items():
+    for name, rule in units.items():
         if (raw := headers.get(name)) is not None:
-            number = _number(raw.decode("latin-1").strip(), fractional=unit in FRACTIONAL_UNITS)
-            if number is not None:
-                counts[unit] = counts.get(unit, 0) + number
+            for unit in (rule,) if isinstance(rule, str) else rule:
+                _add(unit, raw.decode("latin-1").strip(), counts, lambda _: None)
     _complete(counts, [], lambda _: None)
     return counts
 
@@ -364,6 +364,10 @@ def _read_rule(rule: Any, raw: Any, counts: Counts, report: Callable[[str], None
         case tuple():
             for unit in rule:
                 _add(unit, raw, counts, report)
+        case Same(unit=unit):
+            own: Counts = {}
+            _add(unit, raw, own, report)
+            counts.update(own)
         case Length(unit=unit):
             if isinstance(raw, list | str):
                 _add(unit, len(raw), counts, report)

@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from fnmatch import translate
+from urllib.parse import parse_qsl, unquote
 
 from cmdrdata_transport.errors import TrackingSetupError
 from cmdrdata_transport.providers.table import Endpoint, Provider, Shape
@@ -81,30 +82,33 @@ class Router:
 
     def _find(self, method: str, raw_host: bytes, raw_path: bytes) -> Route | None:
         host = raw_host.decode("ascii", "replace").lower().rstrip(".")
-        path = raw_path.decode("ascii", "replace").partition("?")[0]
+        target = raw_path.decode("ascii", "replace")
         if self._explicit is not None:
-            return _enter(self._explicit, self._explicit.id, method, host, path)
+            return _enter(self._explicit, self._explicit.id, method, host, target)
         for pattern, table in self._by_host:
-            if pattern.match(host) and path.startswith(table.under):
-                return _enter(table, table.id, method, host, path)
+            if pattern.match(host) and target.startswith(table.under):
+                return _enter(table, table.id, method, host, target)
         for table in self._anywhere:
             if table.compatible is not None and (
-                found := _enter(table, table.compatible, method, host, path)
+                found := _enter(table, table.compatible, method, host, target)
             ):
                 return found
         return None
 
 
-def _enter(table: Provider, name: str, method: str, host: str, path: str) -> Route | None:
+def _enter(table: Provider, name: str, method: str, host: str, target: str) -> Route | None:
+    path, _, query = target.partition("?")
     for endpoint in table.endpoints:
         if endpoint.method == method and (match := re.search(endpoint.path, path)):
             if endpoint.shape is None:
                 return None
-            return Route(
-                provider=name, host=host, shape=endpoint.shape, table=table, model=_model(endpoint, match)
-            )
+            model = _model(endpoint, match, query)
+            return Route(provider=name, host=host, shape=endpoint.shape, table=table, model=model)
     return None
 
 
-def _model(endpoint: Endpoint, match: re.Match[str]) -> str | None:
-    return match["model"] if "(?P<model>" in endpoint.path else None
+def _model(endpoint: Endpoint, match: re.Match[str], query: str) -> str | None:
+    if endpoint.query_model is not None:
+        return next((value for key, value in parse_qsl(query) if key == endpoint.query_model), None)
+    # Amazon's names of models have colons and slashes, which a client writes as %3A and %2F.
+    return unquote(match["model"]) if "(?P<model>" in endpoint.path else None

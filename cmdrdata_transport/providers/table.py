@@ -49,7 +49,14 @@ class Length:
     unit: str
 
 
-Leaf: TypeAlias = "str | tuple[str, ...] | Each | Items | Length"
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Same:
+    """A count that stands in several places with different names: each says it again, none adds to it."""
+
+    unit: str
+
+
+Leaf: TypeAlias = "str | tuple[str, ...] | Each | Items | Length | Same"
 Tree: TypeAlias = "Mapping[str, Leaf | Tree]"
 
 
@@ -136,7 +143,7 @@ class Shape:
     parts: Parts | None = None
     cost: Mapping[Path, str] = field(default_factory=dict[Path, str])
     """Where the usage object says what was charged, and how many US dollars one of that is."""
-    headers: Mapping[bytes, str] = field(default_factory=dict[bytes, str])
+    headers: Mapping[bytes, str | tuple[str, ...]] = field(default_factory=dict[bytes, Any])
     """Response headers with counts, for answers whose body states none."""
     request: Tree = field(default_factory=dict[str, Any])
     """Counts that follow from what was asked, where the answer states none: characters to be spoken."""
@@ -189,6 +196,8 @@ class Endpoint:
     path: str
     shape: Shape | None
     method: str = "POST"
+    query_model: str | None = None
+    """The key of the URL's query that names the model, where neither path nor body does."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -210,7 +219,7 @@ class Provider:
 
 
 ERROR_FIELDS: Mapping[str, Paths] = {
-    "error_type": (("error", "type"), ("error", "status"), (0, "error", "status")),
+    "error_type": (("error", "type"), ("error", "status"), (0, "error", "status"), ("error_type",)),
     "error_code": (("error", "code"), (0, "error", "code"), ("code",)),
     "error_message": (("error", "message"), (0, "error", "message"), ("message",), ("error",)),
 }

@@ -19,6 +19,7 @@ from collections.abc import Iterator
 import orjson
 
 BOM = b""
+PLAIN = False
 
 PRELUDE = 12
 """Bytes before the headers; a frame has four more at its end."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 BOM = b"\xef\xbb\xbf"
+PLAIN = True
 
 
 def normalise(block: bytes) -> bytes:

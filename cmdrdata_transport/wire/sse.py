@@ -13,6 +13,7 @@ import re
 from collections.abc import Iterator
 
 BOM = b"\xef\xbb\xbf"
+PLAIN = True
 
 _BLANK_LINE = re.compile(rb"(?>\r\n|\r|\n)(?>\r\n|\r|\n)")
 """Atomic groups: one CRLF must not be taken for two line ends."""

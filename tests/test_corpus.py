@@ -15,6 +15,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, Literal
 
@@ -35,14 +36,37 @@ OURS = {
     "google_gemini": "google",
     "google_vertex": "google",
     "groq": "groq",
+    "together": "together",
+    "cerebras": "cerebras",
+    "perplexity": "perplexity",
+    "deepseek": "deepseek",
+    "openrouter": "openrouter",
+    "xai": "x-ai",
+    "azure_ai": "azure",
+    "snowflake": "snowflake",
+    "writer": "writer",
+    "huggingface": "huggingface",
+    "heroku": "heroku",
+    "crusoe": "crusoe",
+    "zai": "zai",
+    "gpustack": "openai-compatible",
+    "litellm_proxy": "openai-compatible",
+    "portkey": "openai-compatible",
+    "pydantic_gateway": "openai-compatible",
+    "ollama": "openai-compatible",
+    "ollama_cloud": "openai-compatible",
 }
 """The files of recordings that are read, and what we call their providers."""
 
 METERED = re.compile(
     r"/(chat/completions|completions|responses|responses/compact|embeddings|messages)$"
     r"|:(generateContent|streamGenerateContent|batchEmbedContents|embedContent|predict)$"
+    r"|^writer /v1/chat$"
 )
-"""The calls that must give an event."""
+"""The calls that must give an event, by provider and path."""
+
+STATES_NOTHING = re.compile(r"^writer /v1/completions$")
+"""Those among them that must not, since no answer of theirs states usage."""
 
 NOT_CHECKED = {
     r"/v1/(assistants|threads)": "runs of assistants are not metered yet",
@@ -54,9 +78,11 @@ NOT_CHECKED = {
     r"/files/\{id\}/content$|/batches/\{id\}(/results)?$": "the results of batches are not metered yet",
     r"/responses/\{id\}$": "a later look at an answer that was made before is not metered yet",
     r"/cachedContents": "the storage of caches is not metered yet",
+    r"^ollama /api/(chat|generate|embeddings)$": "Ollama's own API is not metered yet",
+    r"^huggingface /$": "Hugging Face's text generation is not metered yet",
     r"/realtime/": "what is said over WebRTC or WebSocket does not pass here",
 }
-"""Calls of which nothing is asserted, and why; every other call is checked."""
+"""Calls of which nothing is asserted, by provider and path, and why; every other call is checked."""
 
 NOT_ON_THE_WIRE = {"content-length", "transfer-encoding", "connection", "host"}
 """Request headers that the replaying client makes itself."""
@@ -76,6 +102,8 @@ class Recording:
     """What the answer says in its own fields, by somebody else's reading of the whole body."""
     verdict: Verdict
     """What must come of it: counts, or an event that says why there are none, or no event."""
+    failed: bool
+    """Whether an error arrived inside the stream."""
     not_checked: str | None
 
     @property
@@ -106,14 +134,19 @@ def _read(record: dict[str, Any]) -> Recording:
         ),
         stated=record["expected"],
         verdict=_verdict(record),
-        not_checked=next(
-            (why for path, why in NOT_CHECKED.items() if re.search(path, record["endpoint"])), None
-        ),
+        failed="stream_error" in record["oracle_detail"],
+        not_checked=next((why for path, why in NOT_CHECKED.items() if re.search(path, _place(record))), None),
     )
 
 
+def _place(record: dict[str, Any]) -> str:
+    return f"{record['provider']} {record['endpoint']}"
+
+
 def _verdict(record: dict[str, Any]) -> Verdict:
-    if record["request"]["method"] != "POST" or not METERED.search(record["endpoint"]):
+    if record["request"]["method"] != "POST" or not METERED.search(_place(record)):
+        return "no event"
+    if STATES_NOTHING.search(_place(record)):
         return "no event"
     if record["response"]["status"] >= 400:
         return "refused"
@@ -146,12 +179,15 @@ def inclusive(recording: Recording) -> list[dict[str, Any]]:
     assert stated is not None
     if recording.provider == "anthropic":
         return list(_anthropic(stated["raw_usage"], stated["model"]))
+    raw = stated["raw_usage"]
+    if recording.provider == "perplexity":
+        beside = (raw.get("reasoning_tokens"), raw.get("citation_tokens"))
+        return [_counts(stated, stated["input_tokens"], _sum(stated["output_tokens"], *beside))]
     if not recording.provider.startswith("google"):
         return [_counts(stated, stated["input_tokens"], stated["output_tokens"])]
     if "/openai/" in recording.endpoint:
         # Google leaves thinking out of completion_tokens there, and has it in the total.
         return [_counts(stated, stated["input_tokens"], stated["total_tokens"] - stated["input_tokens"])]
-    raw = stated["raw_usage"]
     return [
         _counts(
             stated,
@@ -195,6 +231,29 @@ def _sum(*counts: int | None) -> int | None:
     return sum(known) if known else None
 
 
+def charged(recording: Recording) -> Decimal | None:
+    """What the answer says that the provider charged, in US dollars."""
+    assert recording.stated is not None
+    usage = recording.stated["raw_usage"]
+    match recording.provider:
+        case "openrouter":
+            cost = usage.get("cost")
+        case "perplexity":
+            cost = usage["cost"]["total_cost"]
+        case "xai":
+            return Decimal(usage["cost_in_usd_ticks"]) / 10**10
+        case _:
+            cost = None
+    return None if cost is None else Decimal(str(cost))
+
+
+def ours(recording: Recording) -> str:
+    """The provider that an event must name; Hugging Face's router names the vendor in its path."""
+    if recording.provider == "huggingface":
+        return f"huggingface_{recording.endpoint.split('/')[1]}"
+    return OURS[recording.provider]
+
+
 # --- what must come of a recording
 
 
@@ -204,7 +263,7 @@ def check(recording: Recording, done: Replay) -> None:
         assert done.events == []
         return
     event, *others = done.events
-    assert event["provider"] == OURS[recording.provider]
+    assert event["provider"] == ours(recording)
     assert event["status_code"] == recording.exchange.status
     match recording.verdict:
         case "counted":
@@ -233,8 +292,15 @@ def check_counts(recording: Recording, events: list[dict[str, Any]]) -> None:
     assert [{name: event.get(name) for name in counts} for event, counts in pairs] == expected
     assert events[0]["model"] == model
     assert events[0].get("response_id") == stated["response_id"]
+    cost = events[0].get("provider_cost")
+    assert (None if cost is None else Decimal(cost)) == charged(recording)
+    outcome = "error" if recording.failed else "ok"
     for event in events:
-        assert (event["usage_status"], event["outcome"], event["usage_source"]) == ("complete", "ok", "body")
+        assert (event["usage_status"], event["outcome"], event["usage_source"]) == (
+            "complete",
+            outcome,
+            "body",
+        )
     if recording.endpoint.endswith(":predict"):
         return  # the recordings keep a summary of the counts there, not an object that was sent
     raw = {**stated["raw_usage"]}

@@ -13,7 +13,7 @@ import asyncio
 import gc
 import warnings
 import weakref
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, field
@@ -99,7 +99,7 @@ Log = list[str]
 class Script:
     """An answer, and what happens when it is asked for, read and closed."""
 
-    body: Sequence[Step] = ()
+    body: Iterable[Step] = ()
     status: int = 200
     headers: Sequence[tuple[str, str] | tuple[bytes, bytes]] = (("content-type", "text/event-stream"),)
     refusal: BaseException | None = None

@@ -382,12 +382,9 @@ class Recorder:
         if self._status >= FAILURE:
             return "none", "error"
         failed = body is not None and body.answer.failed
-        if elsewhere:
-            return (
-                "complete",
-                "error" if failed else "cancelled" if given_up else "ok" if error is None else "error",
-            )
         whole = body.whole if body is not None else not given_up and error is None
+        if elsewhere:
+            return "complete", "error" if failed else "ok" if whole else "cancelled" if given_up else "error"
         if not whole or (failed and not parts[0].counts and body is not None and body.streaming):
             self._settings.count("partial")
             if failed or (error is not None and not given_up):

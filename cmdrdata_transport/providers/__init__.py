@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from cmdrdata_transport.providers.anthropic import ANTHROPIC
+from cmdrdata_transport.providers.aws import AWS
 from cmdrdata_transport.providers.azure import AZURE
 from cmdrdata_transport.providers.cerebras import CEREBRAS
 from cmdrdata_transport.providers.deepseek import DEEPSEEK
@@ -24,6 +25,7 @@ PROVIDERS: tuple[Provider, ...] = (
     AZURE,
     ANTHROPIC,
     GOOGLE,
+    AWS,
     GROQ,
     TOGETHER,
     CEREBRAS,

@@ -52,13 +52,16 @@ MESSAGES = Shape(
     ),
 )
 
+ENDPOINTS = (
+    Endpoint(path=r"/messages/count_tokens$", shape=None),
+    Endpoint(path=r"/messages$", shape=MESSAGES),
+)
+
 ANTHROPIC = Provider(
     id="anthropic",
-    hosts=("api.anthropic.com",),
-    endpoints=(
-        Endpoint(path=r"/messages/count_tokens$", shape=None),
-        Endpoint(path=r"/messages$", shape=MESSAGES),
-    ),
+    # The second is Anthropic's own platform on AWS (`lib/aws`), where models have their plain names.
+    hosts=("api.anthropic.com", "aws-external-anthropic.*.api.aws"),
+    endpoints=ENDPOINTS,
     compatible="anthropic-compatible",
-    request_id=(b"request-id", b"x-request-id"),
+    request_id=(b"request-id", b"x-request-id", b"x-amzn-requestid"),
 )

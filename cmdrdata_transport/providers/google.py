@@ -8,7 +8,8 @@ the server's running total, and it may go down: the newest one replaces the ones
 
 from __future__ import annotations
 
-from cmdrdata_transport.providers.openai import CHAT
+from cmdrdata_transport.providers.anthropic import MESSAGES
+from cmdrdata_transport.providers.openai import CHAT, RESPONSES
 from cmdrdata_transport.providers.openai import EMBEDDINGS as OPENAI_EMBEDDINGS
 from cmdrdata_transport.providers.table import Each, Endpoint, Items, Length, Provider, Shape, Stream, Tree
 
@@ -126,12 +127,19 @@ GOOGLE = Provider(
         "aiplatform.*.rep.googleapis.com",
         "generativelanguage.mtls.googleapis.com",
         "*aiplatform.mtls.googleapis.com",
+        "claude.googleapis.com",
     ),
     endpoints=(
         Endpoint(path=rf"{_MODEL}:(stream)?[gG]enerateContent$", shape=GENERATE),
         Endpoint(path=rf"{_MODEL}:(batchEmbedContents|embedContent)$", shape=EMBED),
         Endpoint(path=rf"/publishers/google{_MODEL}:predict$", shape=PREDICT),
         Endpoint(path=rf"{_MODEL}:(countTokens|computeTokens)$", shape=None),
+        # The anthropic SDK 2.12 (`lib/vertex`, `lib/google_cloud`).
+        Endpoint(path=r"/publishers/anthropic/models/count-tokens:rawPredict$", shape=None),
+        Endpoint(path=rf"/publishers/anthropic{_MODEL}:(rawPredict|streamRawPredict)$", shape=MESSAGES),
+        Endpoint(path=r"/workspaces/[^/]+/invoke/v1/messages$", shape=MESSAGES),
+        # The openai SDK 3.54 (`providers/vertex.py`).
+        Endpoint(path=r"/publishers/openai/v1/responses$", shape=RESPONSES),
         Endpoint(path=r"/openai/chat/completions$", shape=OPENAI_CHAT),
         Endpoint(path=r"/openapi/chat/completions$", shape=OPENAI_CHAT),
         Endpoint(path=r"/openai/embeddings$", shape=OPENAI_EMBEDDINGS),

@@ -124,7 +124,7 @@ class Answer:
         shape, usage = self._shape, self.usage
         counts: Counts = {}
         spoiled: list[str] = []
-        raw: Any = usage
+        raw: Any = usage or None
         others: list[Part] = []
         if usage is not None:
             _read(shape.units, usage, counts, spoiled.append)

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import atexit
 import os
+import threading
+import tomllib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,7 +27,9 @@ from cmdrdata_transport.event import Usage, UsageEvent, decode
 from cmdrdata_transport.journal import Journal
 from cmdrdata_transport.meter import Meter
 from cmdrdata_transport.providers import PROVIDERS
+from cmdrdata_transport.providers.own import checked, from_toml
 from cmdrdata_transport.providers.routing import Router
+from cmdrdata_transport.providers.table import Provider
 from cmdrdata_transport.recorder import Headers, Recorder, Request, Settings
 from cmdrdata_transport.sinks import Outlet, Sink, open_sink
 from cmdrdata_transport.stated import answered_events, stated_event, table_of
@@ -53,6 +57,8 @@ class Tracker:
     recorded, instead of recorded without one. `include_usage`: whether to ask for the usage of streams
     that did not. `on_event`: one more function that is given events, on its own thread.
     `record_error_messages`: keep providers' error messages, which may repeat what was asked.
+    `providers`: tables of your own, or TOML files of them (`providers/own.py` says how they look), and
+    those in the file that `CMDRDATA_PROVIDERS` names; they come before ours.
     `exit_timeout`: the longest that the end of the process waits for deliveries, in seconds.
 
     Raises:
@@ -74,6 +80,7 @@ class Tracker:
         on_event: Callable[[list[UsageEvent]], object] | None = None,
         disabled: bool = False,
         record_error_messages: bool = False,
+        providers: Iterable[Provider | str | os.PathLike[str]] = (),
         exit_timeout: float = EXIT_TIMEOUT,
     ) -> None:
         environ = os.environ
@@ -87,17 +94,21 @@ class Tracker:
             customer=customer_id or environ.get("CMDRDATA_CUSTOMER_ID") or None,
             metadata=check_metadata(metadata) if metadata is not None else _environment_metadata(environ),
         )
+        self.providers = (*_own_providers(providers, environ), *PROVIDERS)
         receivers: list[str | Receiver] = list(_environment_sinks(environ) if sinks is None else sinks)
         if on_event is not None:
             receivers.append(on_event)
         self._outlets = self._open(receivers)
         self._service = service or environ.get("CMDRDATA_SERVICE") or None
-        self._journal: Journal | None = None
-        self._delivery: Delivery | None = None
+        # Made here and not at the first call, which several threads may make at once; idle until then.
+        self._journal = Journal(
+            self.home, tracker=self.name, service=self._service, sinks=self.sinks, counters=self.counters
+        )
+        self._delivery = Delivery(self._journal, self._outlets, self.counters)
         self._ready_in: int | None = None
         self._key = uuid4().hex
         self.settings = Settings(
-            record=self._record,
+            record=self._journal.append,
             count=self.counters.count,
             ready=self._make_ready,
             epoch=_current_epoch,
@@ -162,7 +173,7 @@ class Tracker:
                 who,
                 library_version=__version__,
                 service=self._service,
-                table=table_of(provider, PROVIDERS),
+                table=table_of(provider, self.providers),
                 body=body,
                 event_id=event_id,
                 report=lambda unit: self.counters.count("bad_counts", f"{provider} {unit}"),
@@ -200,7 +211,7 @@ class Tracker:
 
         False when `timeout` seconds did not suffice; the events are safe in the journal all the same.
         """
-        return True if self._delivery is None else self._delivery.flush(timeout)
+        return self._delivery.flush(timeout)
 
     def close(self, timeout: float | None = None) -> None:
         """Flush for at most `timeout` seconds (None: `exit_timeout`), then stop the delivery threads.
@@ -208,9 +219,8 @@ class Tracker:
         What was not delivered stays in the journal, for the next process. A call that is metered after
         this starts them again.
         """
-        delivery, self._ready_in = self._delivery, None
-        if delivery is not None:
-            delivery.close(self.exit_timeout if timeout is None else timeout)
+        self._ready_in = None
+        self._delivery.close(self.exit_timeout if timeout is None else timeout)
 
     def stats(self) -> dict[str, int]:
         """Everything counted in this process, by name; a name that is absent has not happened."""
@@ -246,25 +256,9 @@ class Tracker:
             outlets[outlet.identity] = outlet
         return outlets
 
-    def _record(self, line: bytes) -> None:
-        journal = self._journal
-        if journal is None:
-            self.counters.count("journal_failed")
-        else:
-            journal.append(line)
-
     def _make_ready(self) -> None:
         if self._ready_in == _epoch:
             return
-        if self._journal is None or self._delivery is None:
-            self._journal = Journal(
-                self.home,
-                tracker=self.name,
-                service=self._service,
-                sinks=self.sinks,
-                counters=self.counters,
-            )
-            self._delivery = Delivery(self._journal, self._outlets, self.counters)
         self._delivery.ensure_running()
         self._ready_in = _epoch
 
@@ -293,7 +287,7 @@ class BindingSettings:
         """The settings, or an error that says what to type instead."""
         if tracker is not None and not isinstance(tracker, Tracker):
             raise TrackingSetupError(f"tracker= takes a Tracker, not {type(tracker).__name__}")
-        Router(PROVIDERS, provider=provider)
+        Router((tracker or default_tracker()).providers, provider=provider)
         return cls(
             tracker=tracker,
             defaults=Defaults(
@@ -321,14 +315,15 @@ class Binding:
         return self._meter.start(request)
 
     def _bind(self) -> None:
-        self._generation = _generation
+        generation = _generation
         settings = self.settings
         tracker = settings.tracker or default_tracker()
         self._meter = Meter(
             tracker._settings_now(),  # noqa: SLF001 - one room
-            Router(PROVIDERS, provider=settings.provider, any_host=settings.any_host),
+            Router(tracker.providers, provider=settings.provider, any_host=settings.any_host),
             settings.defaults.over(tracker.defaults),
         )
+        self._generation = generation  # last, so that no other thread takes the former meter for this one
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Binding:
         return self
@@ -341,7 +336,9 @@ def default_tracker() -> Tracker:
     """The tracker of clients that were given none, made from the environment when first needed."""
     global _default  # noqa: PLW0603 - the one default lives here
     if _default is None:
-        _default = Tracker()
+        with _making_default:
+            if _default is None:
+                _default = Tracker()
     return _default
 
 
@@ -385,8 +382,9 @@ def _current_epoch() -> int:
 
 
 def _after_fork() -> None:
-    global _epoch  # noqa: PLW0603 - what tells a child from its parent
+    global _epoch, _making_default  # noqa: PLW0603 - what tells a child from its parent
     _epoch += 1
+    _making_default = threading.Lock()  # a thread that is not in the child may have held it
 
 
 def _close_all() -> None:
@@ -417,6 +415,27 @@ def _environment_sinks(environ: Mapping[str, str]) -> list[str]:
     return sinks
 
 
+def _own_providers(
+    given: Iterable[Provider | str | os.PathLike[str]], environ: Mapping[str, str]
+) -> tuple[Provider, ...]:
+    tables: list[Provider] = []
+    named = environ.get("CMDRDATA_PROVIDERS")
+    for number, each in enumerate((*given, *((named,) if named else ()))):
+        if isinstance(each, str | os.PathLike):
+            tables += _from_file(each)
+        else:
+            tables.append(checked(each, f"providers[{number}]"))
+    return tuple(tables)
+
+
+def _from_file(file: str | os.PathLike[str]) -> tuple[Provider, ...]:
+    try:
+        document = tomllib.loads(Path(file).read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise TrackingSetupError(f"the providers in {os.fspath(file)!r} cannot be read: {error}") from None
+    return from_toml(document, os.fspath(file), PROVIDERS)
+
+
 def _environment_metadata(environ: Mapping[str, str]) -> dict[str, Any]:
     text = environ.get("CMDRDATA_METADATA")
     if not text:
@@ -437,6 +456,8 @@ def _checked_include_usage(value: Any) -> IncludeUsage:
 
 
 _default: Tracker | None = None
+_making_default = threading.Lock()
+"""Two threads that need the default tracker first would each make one, and flush only theirs."""
 _captured_by: Callable[[bytes], None] | None = None
 _generation = object()
 _epoch = 0

@@ -54,6 +54,7 @@ OURS = {
     "portkey": "openai-compatible",
     "pydantic_gateway": "openai-compatible",
     "aws_bedrock": "aws",
+    "cohere": "cohere",
     "ollama": "openai-compatible",
     "ollama_cloud": "openai-compatible",
 }
@@ -63,6 +64,7 @@ METERED = re.compile(
     r"/(chat/completions|completions|responses|responses/compact|embeddings|messages)$"
     r"|:(generateContent|streamGenerateContent|batchEmbedContents|embedContent|predict)$"
     r"|^writer /v1/chat$"
+    r"|^cohere /v[12]/(chat|embed|rerank|generate)$"
     r"|/model/[^/]+/(converse|converse-stream|invoke|invoke-with-response-stream)$"
 )
 """The calls that must give an event, by provider and path."""
@@ -156,6 +158,8 @@ def _verdict(record: dict[str, Any]) -> Verdict:
         return "counted"
     if record["oracle_detail"].get("stream_error"):
         return "broken off"
+    if record["expected_reason"].startswith("no tokens or billed_units"):
+        return "broken off"  # Cohere's last event says that it failed
     return "waiting" if record["expected_reason"].startswith("usage is null") else "not said"
 
 
@@ -185,6 +189,11 @@ def inclusive(recording: Recording) -> list[dict[str, Any]]:
     if recording.provider == "perplexity":
         beside = (raw.get("reasoning_tokens"), raw.get("citation_tokens"))
         return [_counts(stated, stated["input_tokens"], _sum(stated["output_tokens"], *beside))]
+    if recording.provider == "cohere":
+        # What is billed is not what the model saw, of which the cached tokens are a part.
+        billed = raw["billed_units"]
+        nothing_cached = {**stated, "cached_input_tokens": None}
+        return [_counts(nothing_cached, billed.get("input_tokens"), billed.get("output_tokens"))]
     if "/model/" in recording.endpoint:
         # Amazon, and whoever answers there, leave what was read from and written to a cache out.
         cached = stated["cached_input_tokens"], stated["cache_write_tokens"]
@@ -302,7 +311,8 @@ def check_counts(recording: Recording, events: list[dict[str, Any]]) -> None:
         assert stated["response_id"] in (None, events[0].get("response_id"))
     else:
         assert events[0]["model"] == model
-        assert events[0].get("response_id") == stated["response_id"]
+        if (recording.provider, recording.endpoint) != ("cohere", "/v1/chat"):  # that has two ids
+            assert events[0].get("response_id") == stated["response_id"]
     cost = events[0].get("provider_cost")
     assert (None if cost is None else Decimal(cost)) == charged(recording)
     outcome = "error" if recording.failed else "ok"

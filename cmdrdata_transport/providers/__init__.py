@@ -6,6 +6,7 @@ from cmdrdata_transport.providers.anthropic import ANTHROPIC
 from cmdrdata_transport.providers.aws import AWS
 from cmdrdata_transport.providers.azure import AZURE
 from cmdrdata_transport.providers.cerebras import CEREBRAS
+from cmdrdata_transport.providers.cohere import COHERE
 from cmdrdata_transport.providers.deepseek import DEEPSEEK
 from cmdrdata_transport.providers.fireworks import FIREWORKS
 from cmdrdata_transport.providers.google import GOOGLE
@@ -26,6 +27,7 @@ PROVIDERS: tuple[Provider, ...] = (
     ANTHROPIC,
     GOOGLE,
     AWS,
+    COHERE,
     GROQ,
     TOGETHER,
     CEREBRAS,

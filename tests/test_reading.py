@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from fnmatch import fnmatch
 from typing import Any
 
 import pytest
 
+from cmdrdata_transport.providers import PROVIDERS
 from cmdrdata_transport.providers.openai import CHAT_UNITS, ENDPOINTS
 from cmdrdata_transport.providers.reading import Answer, read_headers
 from cmdrdata_transport.providers.routing import Router
@@ -178,3 +180,28 @@ def test_a_model_in_the_url_is_read_as_it_was_meant(path: bytes, model: str | No
     route = Router((table,)).route("POST", b"api.test", path)
     assert route is not None
     assert route.model == model
+
+
+@pytest.mark.parametrize("table", PROVIDERS, ids=lambda table: table.id)
+def test_no_table_stands_in_front_of_another(table: Provider) -> None:
+    """At each of a table's hosts it is the table that routes, not one before it in the list."""
+    before = PROVIDERS[: PROVIDERS.index(table)]
+    for host in table.hosts:
+        example = host.replace("*", "example")
+        hiding = [
+            other.id
+            for other in before
+            if table.under.startswith(other.under) and any(fnmatch(example, each) for each in other.hosts)
+        ]
+        assert hiding == []
+
+
+def test_every_provider_has_an_id_of_its_own() -> None:
+    """Two tables of one id would make `provider=` mean the first."""
+    ids = [table.id for table in PROVIDERS]
+    assert len(ids) == len(set(ids))
+
+
+def test_only_three_shapes_are_known_at_any_host() -> None:
+    """A path means something at an unknown host only by the tables whose shapes others copy."""
+    assert [table.id for table in PROVIDERS if table.compatible] == ["openai", "anthropic", "google"]

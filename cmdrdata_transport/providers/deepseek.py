@@ -1,12 +1,31 @@
 """DeepSeek: OpenAI's chat, completions and responses.
 
-Source: recorded traffic. Cached tokens are a part of the prompt and reasoning of the completion;
-`prompt_cache_hit_tokens` and `prompt_cache_miss_tokens` say the same again and are not read.
+Source: recorded traffic. Cached tokens are a part of the prompt and reasoning of the completion.
+`prompt_cache_hit_tokens` says again what the details do, and alone where there are none.
 """
 
 from __future__ import annotations
 
-from cmdrdata_transport.providers.openai import ENDPOINTS
-from cmdrdata_transport.providers.table import Provider
+from dataclasses import replace
 
-DEEPSEEK = Provider(id="deepseek", hosts=("api.deepseek.com",), endpoints=ENDPOINTS)
+from cmdrdata_transport.providers.openai import CHAT, CHAT_UNITS, COMPLETIONS, ENDPOINTS
+from cmdrdata_transport.providers.table import Endpoint, Provider, Same, Tree
+
+_CACHED = Same(unit="cache_read_tokens")
+
+_UNITS: Tree = {
+    **CHAT_UNITS,
+    "prompt_tokens_details": {"cached_tokens": _CACHED},
+    "prompt_cache_hit_tokens": _CACHED,
+}
+
+DEEPSEEK = Provider(
+    id="deepseek",
+    hosts=("api.deepseek.com",),
+    endpoints=(
+        Endpoint(path=r"/chat/completions$", shape=replace(CHAT, units=_UNITS)),
+        # Filling in the middle, under /beta.
+        Endpoint(path=r"/completions$", shape=replace(COMPLETIONS, units=_UNITS)),
+        *(each for each in ENDPOINTS if each.shape not in (CHAT, COMPLETIONS)),
+    ),
+)

@@ -11,9 +11,16 @@ from __future__ import annotations
 from dataclasses import replace
 
 from cmdrdata_transport.providers.openai import CHAT, CHAT_UNITS, COMPLETIONS, EMBEDDINGS
-from cmdrdata_transport.providers.table import Endpoint, Provider, Shape, Tree
+from cmdrdata_transport.providers.table import Endpoint, Provider, Same, Shape, Tree
 
-_UNITS: Tree = {**CHAT_UNITS, "cached_tokens": "cache_read_tokens", "prompt_tokens_details": {}}
+_CACHED = Same(unit="cache_read_tokens")
+
+_UNITS: Tree = {
+    **CHAT_UNITS,
+    "cached_tokens": _CACHED,
+    # Together's types have no details; should they come as they do elsewhere, they say it again.
+    "prompt_tokens_details": {"cached_tokens": _CACHED},
+}
 
 RERANK = Shape(
     api="together.rerank",

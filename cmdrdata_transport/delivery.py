@@ -100,7 +100,7 @@ class Delivery:
         for own in self._journal.own():
             with contextlib.suppress(OSError):
                 if own.finished() and remove_if_delivered(own.path):
-                    self._journal.forget(own)
+                    self._journal.forget(own.path)
         self._counters.settle()
         return delivered
 

@@ -153,10 +153,12 @@ class Journal:
         """The segments that this process has written and that are not yet removed, oldest first."""
         return self._own.copy()
 
-    def forget(self, own: OwnSegment) -> None:
+    def forget(self, path: Path) -> None:
         """Leave out of `own()` a segment that has been removed."""
-        with contextlib.suppress(ValueError):
-            self._own.remove(own)
+        for own in self.own():
+            if own.path == path:
+                with contextlib.suppress(ValueError):  # another thread was first
+                    self._own.remove(own)
 
     def replace(self, own: OwnSegment) -> None:
         """Write no more to this segment: somebody has removed its file."""

@@ -206,12 +206,15 @@ class Lane:
     def _deliver(self, timeout: float | None) -> bool:
         more = self._from_memory(timeout)
         for own in self._journal.own():
-            if (claimed := self._claim_own(own)) and not self._is_pausing():
+            self._claim_own(own)
+        # All that are claimed, and not only those: another lane may have seen the end of one before us.
+        for path, claimed in list(self._claims.items()):
+            if not self._is_pausing():
                 more = self._from_claim(claimed, timeout) or more
                 if claimed.done:
-                    del self._claims[own.path]
+                    del self._claims[path]
                     if self._conclude(claimed):
-                        self._journal.forget(own)
+                        self._journal.forget(path)
         if not self._is_pausing() and (left := self._claim_left()):
             self._from_claim(left, timeout)
             if left.done:
@@ -298,21 +301,19 @@ class Lane:
         self.rejected += 1
         self._counters.count("rejected", self.identity)
 
-    def _claim_own(self, own: OwnSegment) -> Claim | None:
+    def _claim_own(self, own: OwnSegment) -> None:
         if (claimed := self._claims.get(own.path)) is not None:
             if claimed.is_orphan():
                 self._journal.replace(own)
-            return claimed
+            return
         if self.identity not in own.sinks or own.path in self._passed:
-            return None
+            return
         made = self._claim(own.path, own)
         if isinstance(made, Claim):
             self._claims[own.path] = made
-            return made
-        if made in (Refusal.GONE, Refusal.UNREADABLE):
+        elif made in (Refusal.GONE, Refusal.UNREADABLE):
             self._journal.replace(own)
-            self._journal.forget(own)
-        return None
+            self._journal.forget(own.path)
 
     def _claim_left(self) -> Claim | None:
         if self._left is None and not self._left_paths and monotonic() >= self._scan_at:
@@ -341,7 +342,7 @@ class Lane:
         self._passed = {path for path in self._passed if not self._remove(path)}
         for own in self._journal.own():
             if own.finished() and not own.path.exists():
-                self._journal.forget(own)
+                self._journal.forget(own.path)
         clear_litter(self._journal.directory)
         known = {own.path for own in self._journal.own()} | self._passed
         self._left_paths.extend(path for path in segments(self._journal.directory) if path not in known)

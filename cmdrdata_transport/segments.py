@@ -217,15 +217,21 @@ class Claim:
 
     def close(self) -> None:
         """Let others have it."""
+        self._close(unlock=True)
+
+    def after_fork_in_child(self) -> None:
+        """The claim is the parent's: what is closed here stays open, and locked, there."""
+        self._close(unlock=False)
+
+    def _close(self, *, unlock: bool) -> None:
         with forks.opening("read"):
+            if unlock and self._mark_fd >= 0:
+                # A child that came into being without our noticing may have the file too.
+                fcntl.flock(self._mark_fd, fcntl.LOCK_UN)
             for fd in (self._segment_fd, self._mark_fd):
                 if fd >= 0:
                     os.close(fd)
             self._segment_fd = self._mark_fd = -1
-
-    def after_fork_in_child(self) -> None:
-        """The claim is the parent's: what is closed here stays open, and locked, there."""
-        self.close()
 
     def _read(self) -> None:
         # Ask first, then read: so what was written before the writer went is seen.

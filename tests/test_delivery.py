@@ -493,6 +493,23 @@ def test_a_mark_that_cannot_be_made_stops_no_other_sink(tmp_path: Path) -> None:
     assert receiver.got == once(5)
 
 
+def test_a_lane_lets_go_of_a_segment_that_another_has_removed(tmp_path: Path) -> None:
+    """The lane that sees the end of a segment first removes it; the other keeps no file of it open."""
+    setup = set_up(tmp_path, Receiver("first"), Receiver("second"), threads=False)
+    first, second = setup.delivery._lanes
+    setup.append(5)
+    (segment,) = setup.segments()
+    first.step()
+    second.step()
+    setup.journal.close()
+    second.step()
+    assert not segment.exists()
+    assert setup.journal.own() == []
+    assert first.reads(segment)
+    first.step()
+    assert not first.reads(segment)
+
+
 def test_two_who_flush_do_not_deliver_twice(tmp_path: Path) -> None:
     """Without threads, the second waits for the first, no longer than it is told to."""
     stuck, freed = threading.Event(), threading.Event()

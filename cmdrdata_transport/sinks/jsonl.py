@@ -48,6 +48,8 @@ class JsonLinesOutlet:
                 _lock(fd, patience)
                 _append(fd, data)
             finally:
+                # A child that was forked just now has the file too, and would keep the lock.
+                fcntl.flock(fd, fcntl.LOCK_UN)
                 os.close(fd)
         except OSError as error:
             raise Unavailable(error.strerror or type(error).__name__) from None

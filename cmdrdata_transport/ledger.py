@@ -40,7 +40,7 @@ class Entry:
 
 
 class Ledger:
-    """A ledger, open for reading. Use it in one thread, and close it or use it in `with`."""
+    """A ledger, open for reading. Use it in one thread, close it or use it in `with`, and never across a fork."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
@@ -189,6 +189,11 @@ class _ExactSum:
 
     def finalize(self) -> str | None:
         return None if self._sum is None else f"{self._sum:f}"
+
+
+def check_groups(by: Sequence[str]) -> None:
+    """Raises `TrackingSetupError` for a name that no report can be by; needs no ledger."""
+    _groups_of(by)
 
 
 def _path_of(where: str | Path, home: Path | None) -> Path:

@@ -55,8 +55,9 @@ OURS = {
     "pydantic_gateway": "openai-compatible",
     "aws_bedrock": "aws",
     "cohere": "cohere",
+    "mistral": "mistral",
     "ollama": "openai-compatible",
-    "ollama_cloud": "openai-compatible",
+    "ollama_cloud": "ollama",
 }
 """The files of recordings that are read, and what we call their providers."""
 
@@ -64,6 +65,8 @@ METERED = re.compile(
     r"/(chat/completions|completions|responses|responses/compact|embeddings|messages)$"
     r"|:(generateContent|streamGenerateContent|batchEmbedContents|embedContent|predict)$"
     r"|^writer /v1/chat$"
+    r"|^mistral /v1/audio/transcriptions$"
+    r"|^ollama /api/(chat|generate|embed)$"
     r"|^cohere /v[12]/(chat|embed|rerank|generate)$"
     r"|/model/[^/]+/(converse|converse-stream|invoke|invoke-with-response-stream)$"
 )
@@ -74,7 +77,7 @@ STATES_NOTHING = re.compile(r"^writer /v1/completions$")
 
 NOT_CHECKED = {
     r"/v1/(assistants|threads)": "runs of assistants are not metered yet",
-    r"/v1/audio/": "transcriptions are not metered yet",
+    r"^openai /v1/audio/": "transcriptions are not metered yet",
     r"/v1/images/": "images are not metered yet",
     r"/v1/moderations$": "moderations are not metered yet",
     r"/v1beta/interactions$": "interactions are not metered yet",
@@ -82,7 +85,6 @@ NOT_CHECKED = {
     r"/files/\{id\}/content$|/batches/\{id\}(/results)?$": "the results of batches are not metered yet",
     r"/responses/\{id\}$": "a later look at an answer that was made before is not metered yet",
     r"/cachedContents": "the storage of caches is not metered yet",
-    r"^ollama /api/(chat|generate|embeddings)$": "Ollama's own API is not metered yet",
     r"^huggingface /$": "Hugging Face's text generation is not metered yet",
     r"/realtime/": "what is said over WebRTC or WebSocket does not pass here",
 }
@@ -194,6 +196,10 @@ def inclusive(recording: Recording) -> list[dict[str, Any]]:
         billed = raw["billed_units"]
         nothing_cached = {**stated, "cached_input_tokens": None}
         return [_counts(nothing_cached, billed.get("input_tokens"), billed.get("output_tokens"))]
+    if recording.endpoint.endswith("/audio/transcriptions"):
+        # Mistral's prompt is without the audio, which its total has.
+        heard = raw["prompt_tokens_details"]["audio_tokens"]
+        return [_counts(stated, stated["input_tokens"] + heard, stated["output_tokens"])]
     if "/model/" in recording.endpoint:
         # Amazon, and whoever answers there, leave what was read from and written to a cache out.
         cached = stated["cached_input_tokens"], stated["cache_write_tokens"]
@@ -266,6 +272,8 @@ def ours(recording: Recording) -> str:
     """The provider that an event must name; Hugging Face's router names the vendor in its path."""
     if recording.provider == "huggingface":
         return f"huggingface_{recording.endpoint.split('/')[1]}"
+    if recording.endpoint in ("/api/chat", "/api/generate"):
+        return "ollama"
     return OURS[recording.provider]
 
 
@@ -326,6 +334,8 @@ def check_counts(recording: Recording, events: list[dict[str, Any]]) -> None:
     if recording.endpoint.endswith(":predict"):
         return  # the recordings keep a summary of the counts there, not an object that was sent
     raw = {**stated["raw_usage"].get("headers", stated["raw_usage"])}
+    if ours(recording) == "ollama" and recording.endpoint.startswith("/api/"):
+        raw = {name: count for name, count in raw.items() if name.endswith("_count")}
     raw.pop("tokenCounts", None)  # the recordings' name for what stands in a list
     if "iterations" in raw:
         raw["iterations"] = [each for each in raw["iterations"] if each["type"] != "advisor_message"]

@@ -13,6 +13,8 @@ from cmdrdata_transport.providers.google import GOOGLE
 from cmdrdata_transport.providers.groq import GROQ
 from cmdrdata_transport.providers.hosted import HOSTED
 from cmdrdata_transport.providers.huggingface import HUGGINGFACE
+from cmdrdata_transport.providers.mistral import MISTRAL
+from cmdrdata_transport.providers.ollama import OLLAMA
 from cmdrdata_transport.providers.openai import OPENAI
 from cmdrdata_transport.providers.openrouter import OPENROUTER
 from cmdrdata_transport.providers.perplexity import PERPLEXITY
@@ -28,6 +30,7 @@ PROVIDERS: tuple[Provider, ...] = (
     GOOGLE,
     AWS,
     COHERE,
+    MISTRAL,
     GROQ,
     TOGETHER,
     CEREBRAS,
@@ -39,5 +42,6 @@ PROVIDERS: tuple[Provider, ...] = (
     WRITER,
     *HOSTED,
     *HUGGINGFACE,
+    OLLAMA,
 )
 """Every provider we know. Where two know a path at an unknown host, the first one's word counts."""

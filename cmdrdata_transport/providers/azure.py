@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from cmdrdata_transport.providers.anthropic import ENDPOINTS as ANTHROPIC_ENDPOINTS
+from cmdrdata_transport.providers.mistral import OCR
 from cmdrdata_transport.providers.openai import CHAT, ENDPOINTS
 from cmdrdata_transport.providers.table import Apart, Endpoint, Provider
 
@@ -25,6 +26,7 @@ AZURE = Provider(
     endpoints=(
         Endpoint(path=r"/chat/completions$", shape=replace(CHAT, apart=Apart())),
         *(each for each in ENDPOINTS if each.shape is not CHAT),
+        Endpoint(path=r"/providers/mistral/azure/ocr$", shape=OCR),
         *ANTHROPIC_ENDPOINTS,  # under /anthropic/v1: the anthropic SDK 2.12 (`lib/foundry.py`)
     ),
     request_id=(b"apim-request-id", b"x-request-id"),

@@ -9,6 +9,8 @@ the server's running total, and it may go down: the newest one replaces the ones
 from __future__ import annotations
 
 from cmdrdata_transport.providers.anthropic import MESSAGES
+from cmdrdata_transport.providers.mistral import CHAT as MISTRAL_CHAT
+from cmdrdata_transport.providers.mistral import OCR
 from cmdrdata_transport.providers.openai import CHAT, RESPONSES
 from cmdrdata_transport.providers.openai import EMBEDDINGS as OPENAI_EMBEDDINGS
 from cmdrdata_transport.providers.table import Each, Endpoint, Items, Length, Provider, Shape, Stream, Tree
@@ -138,6 +140,9 @@ GOOGLE = Provider(
         Endpoint(path=r"/publishers/anthropic/models/count-tokens:rawPredict$", shape=None),
         Endpoint(path=rf"/publishers/anthropic{_MODEL}:(rawPredict|streamRawPredict)$", shape=MESSAGES),
         Endpoint(path=r"/workspaces/[^/]+/invoke/v1/messages$", shape=MESSAGES),
+        # The mistralai SDK 3.7 (`gcp/client/_hooks`).
+        Endpoint(path=r"/publishers/mistralai/models/(?P<model>mistral-ocr[^/:]*):rawPredict$", shape=OCR),
+        Endpoint(path=rf"/publishers/mistralai{_MODEL}:(rawPredict|streamRawPredict)$", shape=MISTRAL_CHAT),
         # The openai SDK 3.54 (`providers/vertex.py`).
         Endpoint(path=r"/publishers/openai/v1/responses$", shape=RESPONSES),
         Endpoint(path=r"/openai/chat/completions$", shape=OPENAI_CHAT),

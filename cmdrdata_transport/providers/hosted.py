@@ -1,11 +1,13 @@
-"""Services that host models behind OpenAI's shapes and add nothing of their own to the usage.
+"""Services that host models behind OpenAI's and Anthropic's shapes and add nothing of their own.
 
 Sources: recorded traffic of Z.AI, Snowflake Cortex, Heroku and Crusoe; the types of the ai21 SDK 4.3 for
 AI21, whose answers name no model. What each of them leaves out is absent: Snowflake sends no id.
+Z.AI's and Snowflake's answers in Anthropic's shape are known from their documentation alone.
 """
 
 from __future__ import annotations
 
+from cmdrdata_transport.providers.anthropic import MESSAGES
 from cmdrdata_transport.providers.openai import CHAT, EMBEDDINGS, ENDPOINTS
 from cmdrdata_transport.providers.table import Endpoint, Provider
 
@@ -18,7 +20,10 @@ AI21 = Provider(
 SNOWFLAKE = Provider(
     id="snowflake",
     hosts=("*.snowflakecomputing.com",),
-    endpoints=(Endpoint(path=r"/api/v2/cortex/v1/chat/completions$", shape=CHAT),),
+    endpoints=(
+        Endpoint(path=r"/api/v2/cortex/v1/chat/completions$", shape=CHAT),
+        Endpoint(path=r"/api/v2/cortex/v1/messages$", shape=MESSAGES),
+    ),
 )
 
 ZAI = Provider(
@@ -27,6 +32,7 @@ ZAI = Provider(
     endpoints=(
         Endpoint(path=r"/paas/v4/chat/completions$", shape=CHAT),
         Endpoint(path=r"/paas/v4/embeddings$", shape=EMBEDDINGS),
+        Endpoint(path=r"/api/anthropic/v1/messages$", shape=MESSAGES),
     ),
 )
 

@@ -1,14 +1,16 @@
-"""OpenRouter: OpenAI's shapes, with what was charged and who served.
+"""OpenRouter: OpenAI's shapes and Anthropic's messages, with what was charged and who served.
 
 Source: recorded traffic, and pydantic_ai's reading of it (`models/openrouter.py`). `cost` is what
 OpenRouter charged, in US dollars. With the caller's own key (`is_byok`, kept in the details) that is its
-fee alone, and the model's price, in `cost_details` of the raw usage, is charged by the vendor.
+fee alone, and the model's price, in `cost_details` of the raw usage, is charged by the vendor. No answer in
+Anthropic's shape is recorded: that one states what Anthropic's do is from OpenRouter's documentation.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
 
+from cmdrdata_transport.providers.anthropic import MESSAGES
 from cmdrdata_transport.providers.openai import (
     CHAT,
     CHAT_UNITS,
@@ -39,6 +41,7 @@ OPENROUTER = Provider(
     endpoints=(
         Endpoint(path=r"/chat/completions$", shape=_charged(CHAT, CHAT_UNITS)),
         Endpoint(path=r"/responses$", shape=_charged(RESPONSES, RESPONSES_UNITS)),
+        Endpoint(path=r"/messages$", shape=replace(MESSAGES, cost=_COST)),
         Endpoint(path=r"/embeddings$", shape=_charged(EMBEDDINGS, EMBEDDINGS.units)),
         Endpoint(path=r"/completions$", shape=_charged(COMPLETIONS, CHAT_UNITS)),
     ),

@@ -176,7 +176,7 @@ class Recorder:
                 self.end()
                 return False
             if b"content-encoding" in said:
-                self._choose_decoder(said[b"content-encoding"].decode("latin-1"))
+                self._decoder = decoder_for(said[b"content-encoding"].decode("latin-1"))
             if "event-stream" not in kind:
                 self.patience = -1 if is_stream(kind) else FEW
             elif self._decoder is None and (stream := self._route.shape.stream) is not None:
@@ -240,12 +240,6 @@ class Recorder:
 
     def _lose(self, name: str) -> None:
         self._settings.count(name, f"{self._route.provider} {self._route.shape.api}")
-
-    def _choose_decoder(self, coding: str) -> None:
-        try:
-            self._decoder = decoder_for(coding)
-        except ValueError:
-            self._undecodable()
 
     def _read_kept(self) -> None:
         kept = self.kept

@@ -129,7 +129,8 @@ BAD = (
     Bad("plain that says gzip", [*JSON, GZIP], [DOCUMENT], *UNDECODABLE),
     Bad("gzip that says deflate", [*JSON, ("content-encoding", "deflate")], [CODED], *UNDECODABLE),
     Bad("gzip that says nothing", JSON, [CODED], *UNPARSED),
-    Bad("a coding of the future", [*JSON, ("content-encoding", "zip2")], [DOCUMENT], *UNDECODABLE),
+    Bad("a coding of the future", [*JSON, ("content-encoding", "zip2")], [CODED], *UNPARSED),
+    Bad("a charset for a coding", [*JSON, ("content-encoding", "utf-8")], [DOCUMENT], *COMPLETE),
     Bad("many codings", [*JSON, ("content-encoding", "gzip," * 50)], [CODED], *UNDECODABLE),
     # JSON.
     Bad("JSON cut short", JSON, [DOCUMENT[:-1]], *UNPARSED),

@@ -8,7 +8,7 @@ unpacks to gigabytes costs no memory here. Does not know what the bytes mean.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from importlib import import_module
 from typing import Any, Protocol
 
@@ -30,27 +30,21 @@ class Decoder(Protocol):
         ...
 
 
-class UnknownCoding(ValueError):
-    """A coding that no importable library undoes."""
-
-
 def decoder_for(content_encoding: str) -> Decoder | None:
     """The decoder for a `Content-Encoding` header; None when nothing is coded.
 
-    Several codings are undone from the last to the first (RFC 9110, 8.4).
-
-    Raises:
-        UnknownCoding: a coding is not known, or its library is not installed.
+    Several codings are undone from the last to the first (RFC 9110, 8.4). One that is not known, or has
+    no library here, is passed over, as the clients do: servers say `utf-8` there.
     """
     chain: list[Decoder] = []
     for coding in reversed(content_encoding.lower().split(",")):
-        name = coding.strip()
-        if name in ("", "identity"):
-            continue
-        make = _CODINGS.get(name)
+        make = _CODINGS.get(coding.strip())
         if make is None:
-            raise UnknownCoding(name)
-        chain.append(make())
+            continue
+        try:
+            chain.append(make())
+        except ImportError:
+            continue
     if not chain:
         return None
     return chain[0] if len(chain) == 1 else _Chain(chain)
@@ -115,49 +109,61 @@ class _Brotli:
 
     def decode(self, data: bytes) -> Iterator[bytes]:
         try:
-            while True:
-                piece = self._step(data, output_buffer_limit=PIECE)
-                if piece:
-                    yield piece
+            # It may have taken all of its input, and still have output to give.
+            while piece := self._step(data, output_buffer_limit=PIECE):
+                yield piece
                 data = b""
-                if not piece or self._decompressor.is_finished() or self._decompressor.can_accept_more_data():
-                    return
         except Exception as error:
             raise ValueError(f"damaged: {error}") from None
 
 
 class _Zstd:
-    """Both kinds of library: those that bound their output (the standard library's) and zstandard."""
+    """Frame after frame: a server that flushes may end one and begin another.
+
+    Both kinds of library: those that bound their output (the standard library's) and zstandard.
+    """
 
     def __init__(self) -> None:
         module = _first_of("compression.zstd", "backports.zstd", "zstandard")
         self._bounded = module.__name__ != "zstandard"
-        self._decompressor: Any = (
-            module.ZstdDecompressor() if self._bounded else module.ZstdDecompressor().decompressobj()
-        )
+        self._module: Any = module
+        self._frame: Any = self._next_frame()
 
     def decode(self, data: bytes) -> Iterator[bytes]:
         try:
-            yield from self._bounded_pieces(data) if self._bounded else self._sliced_pieces(data)
+            while data:
+                if self._frame.eof:
+                    self._frame = self._next_frame()
+                data = yield from self._bounded_pieces(data) if self._bounded else self._sliced_pieces(data)
         except Exception as error:
             raise ValueError(f"damaged: {error}") from None
 
-    def _bounded_pieces(self, data: bytes) -> Iterator[bytes]:
-        while not self._decompressor.eof:
-            piece = self._decompressor.decompress(data, PIECE)
+    def _next_frame(self) -> Any:
+        decompressor = self._module.ZstdDecompressor()
+        return decompressor if self._bounded else decompressor.decompressobj()
+
+    def _bounded_pieces(self, data: bytes) -> Generator[bytes, None, bytes]:
+        while True:
+            piece = self._frame.decompress(data, PIECE)
             data = b""
             if piece:
                 yield piece
-            if self._decompressor.needs_input:
-                return
+            if self._frame.eof or self._frame.needs_input:
+                return self._left()
 
-    def _sliced_pieces(self, data: bytes) -> Iterator[bytes]:
+    def _sliced_pieces(self, data: bytes) -> Generator[bytes, None, bytes]:
         for start in range(0, len(data), ZSTD_SLICE):
-            if self._decompressor.eof:
-                return
-            piece = self._decompressor.decompress(data[start : start + ZSTD_SLICE])
+            piece = self._frame.decompress(data[start : start + ZSTD_SLICE])
             if piece:
                 yield piece
+            if self._frame.eof:
+                return self._left() + data[start + ZSTD_SLICE :]
+        return b""
+
+    def _left(self) -> bytes:
+        """What stands behind the frame, if it has ended."""
+        left: bytes = self._frame.unused_data if self._frame.eof else b""
+        return left
 
 
 def _first_of(*names: str) -> Any:
@@ -166,7 +172,7 @@ def _first_of(*names: str) -> Any:
             return import_module(name)
         except ImportError:
             continue
-    raise UnknownCoding(names[0])
+    raise ImportError(f"none of {', '.join(names)} is installed")
 
 
 _CODINGS: dict[str, Callable[[], Decoder]] = {

@@ -40,7 +40,7 @@ class Entry:
 
 
 class Ledger:
-    """A ledger, open for reading. Use it in one thread, close it or use it in `with`, and never across a fork."""
+    """A ledger, open for reading. Use it in one thread and one process; close it, or use it in `with`."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection

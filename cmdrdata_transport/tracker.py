@@ -24,7 +24,7 @@ from cmdrdata_transport.counters import Counters
 from cmdrdata_transport.delivery import Delivery
 from cmdrdata_transport.errors import TrackingSetupError
 from cmdrdata_transport.event import Usage, UsageEvent, decode
-from cmdrdata_transport.journal import Journal
+from cmdrdata_transport.journal import Journal, find_home
 from cmdrdata_transport.meter import Meter
 from cmdrdata_transport.providers import PROVIDERS
 from cmdrdata_transport.providers.own import checked, from_toml
@@ -84,22 +84,24 @@ class Tracker:
         exit_timeout: float = EXIT_TIMEOUT,
     ) -> None:
         environ = os.environ
-        self.name = name
+        self.name = _checked_name("name", name)
         self.disabled = disabled or _is_on(environ.get("CMDRDATA_DISABLED"))
         self.include_usage = _checked_include_usage(include_usage)
-        self.exit_timeout = exit_timeout
-        self.home = Path(home or environ.get("CMDRDATA_HOME") or _state_directory()).expanduser().absolute()
+        self.exit_timeout = _checked_seconds(exit_timeout)
         self.counters = Counters()
+        wanted = _home(home or environ.get("CMDRDATA_HOME") or _state_directory())
+        # Journal and relative sinks alike: where one cannot be written, the other cannot either.
+        self.home = find_home(wanted, self.counters)
         self.defaults = Defaults(
             customer=customer_id or environ.get("CMDRDATA_CUSTOMER_ID") or None,
             metadata=check_metadata(metadata) if metadata is not None else _environment_metadata(environ),
         )
         self.providers = (*_own_providers(providers, environ), *PROVIDERS)
-        receivers: list[str | Receiver] = list(_environment_sinks(environ) if sinks is None else sinks)
+        receivers = [*(_environment_sinks(environ) if sinks is None else _listed(sinks))]
         if on_event is not None:
             receivers.append(on_event)
         self._outlets = self._open(receivers)
-        self._service = service or environ.get("CMDRDATA_SERVICE") or None
+        self._service = _checked_name("service", service or "") or environ.get("CMDRDATA_SERVICE") or None
         # Made here and not at the first call, which several threads may make at once; idle until then.
         self._journal = Journal(
             self.home, tracker=self.name, service=self._service, sinks=self.sinks, counters=self.counters
@@ -406,7 +408,7 @@ def _state_directory() -> Path:
     return user_state_path("cmdrdata-transport")
 
 
-def _environment_sinks(environ: Mapping[str, str]) -> list[str]:
+def _environment_sinks(environ: Mapping[str, str]) -> Iterable[str | Receiver]:
     if listed := environ.get("CMDRDATA_SINKS", "").split():
         return listed
     sinks = [DEFAULT_LEDGER]
@@ -447,6 +449,34 @@ def _environment_metadata(environ: Mapping[str, str]) -> dict[str, Any]:
     if not isinstance(metadata, dict):
         raise TrackingSetupError('CMDRDATA_METADATA is not a JSON object; write it like {"region": "eu"}')
     return metadata
+
+
+def _home(given: str | os.PathLike[str]) -> Path:
+    try:
+        return Path(given).expanduser().absolute()
+    except (TypeError, RuntimeError) as error:
+        raise TrackingSetupError(
+            f"the home {given!r} means no directory ({error}); give one with home= or CMDRDATA_HOME"
+        ) from None
+
+
+def _listed(sinks: Any) -> Iterable[str | Receiver]:
+    if isinstance(sinks, str) or not hasattr(type(sinks), "__iter__"):
+        raise TrackingSetupError(f"sinks= takes a list of sinks, not {sinks!r}; write sinks=[...]")
+    listed: Iterable[str | Receiver] = sinks
+    return listed
+
+
+def _checked_name(option: str, value: Any) -> str:
+    if not isinstance(value, str):
+        raise TrackingSetupError(f"{option}= takes a str, not {type(value).__name__}")
+    return value
+
+
+def _checked_seconds(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < float("inf"):
+        raise TrackingSetupError(f"exit_timeout= takes a number of seconds, not {value!r}")
+    return value
 
 
 def _checked_include_usage(value: Any) -> IncludeUsage:

@@ -35,9 +35,9 @@ from pathlib import Path
 from time import monotonic, time, time_ns
 from zlib import crc32
 
-from . import forks
-from .counters import Counters
-from .segments import Header, record
+from cmdrdata_transport import forks
+from cmdrdata_transport.counters import Counters
+from cmdrdata_transport.segments import Header, record
 
 SEGMENT_BYTES = 8 * 1024 * 1024
 """Size at which a new segment is started: some 10,000 events, so that space is free soon after delivery."""

@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any, Self
 from urllib.parse import quote, urlsplit
 
-from .errors import TrackingSetupError, Unavailable
-from .event import FRACTIONAL_UNITS, UNITS, UsageEvent
-from .sinks import file_of
-from .sinks.sqlite import TEXTS, columns, microseconds
+from cmdrdata_transport.errors import TrackingSetupError, Unavailable
+from cmdrdata_transport.event import FRACTIONAL_UNITS, UNITS, UsageEvent
+from cmdrdata_transport.sinks import file_of
+from cmdrdata_transport.sinks.sqlite import TEXTS, columns, microseconds
 
 When = str | datetime | None
 """A moment: a datetime, or ISO 8601 as text. Without a zone it is in UTC; a date is its midnight."""

@@ -32,8 +32,8 @@ from pathlib import Path
 from time import time
 from zlib import crc32
 
-from . import forks
-from .event import decode, encode
+from cmdrdata_transport import forks
+from cmdrdata_transport.event import decode, encode
 
 FORMAT = "cmdrdata.journal/1"
 

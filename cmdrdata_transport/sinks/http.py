@@ -29,8 +29,7 @@ from urllib.request import getproxies, proxy_bypass
 from cmdrdata_transport import __version__
 from cmdrdata_transport.errors import Rejected, TrackingSetupError, Unavailable
 from cmdrdata_transport.event import decode, encode
-
-from . import Unauthorized
+from cmdrdata_transport.sinks import Unauthorized
 
 if TYPE_CHECKING:
     import httpx

@@ -16,8 +16,7 @@ from time import monotonic, sleep
 from urllib.parse import SplitResult
 
 from cmdrdata_transport.errors import Unavailable
-
-from . import file_of
+from cmdrdata_transport.sinks import file_of
 
 PATIENCE_SECONDS = 5.0
 """How long another writer may hold the file: it appends a batch and goes."""

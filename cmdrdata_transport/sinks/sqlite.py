@@ -26,8 +26,7 @@ from urllib.parse import SplitResult
 from cmdrdata_transport import forks
 from cmdrdata_transport.errors import Rejected, Unavailable
 from cmdrdata_transport.event import FORMAT, FRACTIONAL_UNITS, UNITS, decode
-
-from . import file_of
+from cmdrdata_transport.sinks import file_of
 
 PATIENCE_SECONDS = 5.0
 """How long a batch waits for another process's transaction; commits take milliseconds."""

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from cmdrdata_transport.attribution import customer_context
 from cmdrdata_transport.clients import SDKS, tracked_http_client
@@ -33,6 +34,7 @@ from cmdrdata_transport.demo.provider import ACCOUNT_HEADER, Provider, Stated
 from cmdrdata_transport.errors import TrackingError
 from cmdrdata_transport.ledger import Ledger
 from cmdrdata_transport.segments import Backlog, backlog
+from cmdrdata_transport.sinks import file_of
 from cmdrdata_transport.tracker import Tracker
 
 if TYPE_CHECKING:
@@ -138,10 +140,12 @@ def examine(home: Path | None = None) -> Setup:
         problems.append(f"{unwritable} cannot be written; events would go to a temporary directory")
     journal = tracker.home / "journal"
     recorded: dict[str, int] = {}
-    for sink in tracker.sinks:
-        with suppress(TrackingError), Ledger.open(sink, home=tracker.home) as ledger:
-            recorded = {row["usage_status"]: row["events"] for row in ledger.report(by=("usage_status",))}
-            break
+    if ledger := next((sink for sink in tracker.sinks if _is_there(sink, tracker.home)), None):
+        try:
+            with Ledger.open(ledger, home=tracker.home) as opened:
+                recorded = {row["usage_status"]: row["events"] for row in opened.report(by=("usage_status",))}
+        except TrackingError as error:
+            problems.append(str(error))
     return Setup(
         home=tracker.home,
         sinks=tracker.sinks,
@@ -151,6 +155,11 @@ def examine(home: Path | None = None) -> Setup:
         torn=len(list(journal.glob("*.torn"))),
         problems=tuple(problems),
     )
+
+
+def _is_there(sink: str, home: Path) -> bool:
+    """Whether this sink is a ledger, and its file is there."""
+    return sink.startswith("sqlite:") and file_of(urlsplit(sink), home).exists()
 
 
 def _unwritable(home: Path) -> Path | None:

@@ -195,6 +195,14 @@ def test_report_before_the_first_event(home: Path, form: str, empty: str) -> Non
     assert not home.exists()
 
 
+def test_report_by_nothing_that_there_is_before_the_first_event(home: Path) -> None:
+    """A key that means nothing is the same error whether or not there is a ledger yet."""
+    result = typed("report", "--by", "model,colour")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "a report cannot be by 'colour'" in result.stderr
+    assert not home.exists()
+
+
 def test_report_shows_values_as_text(home: Path) -> None:
     """Neither markup nor control codes in a customer's name reach the terminal as such."""
     store(home, [event(1, customer_id="[red]a[/red]\x1b[2J\r\nb")])

@@ -157,6 +157,14 @@ def test_a_home_that_cannot_be_written(home: Path) -> None:
     assert problem == f"{home} cannot be written; events would go to a temporary directory"
 
 
+def test_a_ledger_that_cannot_be_read(home: Path) -> None:
+    """A file that is no ledger, in its place, is a problem: nothing can be delivered to it."""
+    home.mkdir()
+    (home / "usage.db").write_bytes(b"not a database, but long enough to look like one " * 4)
+    (problem,) = examine().problems
+    assert problem == f"{home / 'usage.db'} cannot be read as a ledger: file is not a database"
+
+
 def test_the_command_says_what_is_wrong(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is not metered and why is on the page, and the exit code is not 0."""
     monkeypatch.setenv("CMDRDATA_DISABLED", "yes")

@@ -23,7 +23,7 @@ from cmdrdata_transport.cli.report import FORMATS
 from cmdrdata_transport.cli.view import console, printable
 from cmdrdata_transport.cli.when import EXAMPLES, moment
 from cmdrdata_transport.errors import TrackingError
-from cmdrdata_transport.ledger import Ledger
+from cmdrdata_transport.ledger import Ledger, check_groups
 from cmdrdata_transport.tracker import Tracker
 
 app = typer.Typer(
@@ -139,6 +139,7 @@ def report(
     start, end = _moment(since), _moment(until)
     keys = [key.strip() for key in by.split(",") if key.strip()]
     with _errors_in_one_line():
+        check_groups(keys)
         tracker = Tracker(home=home)
         where = ledger or reading.ledger_of(tracker)
         err = console(stderr=True)

@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 import httpx
 
+from cmdrdata_transport.errors import TrackingSetupError
 from cmdrdata_transport.tee import AsyncTee, Tee
 from cmdrdata_transport.tracker import Binding, BindingSettings, Tracker
 
@@ -33,8 +34,9 @@ class TrackedTransport(httpx.BaseTransport):
     `include_usage`: None is the tracker's. `any_host`: whether a known path at an unknown host counts
     (recorded as `openai-compatible` and the like).
 
-    Attributes that it lacks are the wrapped transport's. Raises `TrackingSetupError` for a provider that
-    is not known, and `AttributionError` for a customer id or metadata that no event can carry.
+    Attributes that it lacks are the wrapped transport's. Raises `TrackingSetupError` for what is no
+    transport and for a provider that is not known, and `AttributionError` for a customer id or metadata
+    that no event can carry.
     """
 
     def __init__(
@@ -48,7 +50,7 @@ class TrackedTransport(httpx.BaseTransport):
         include_usage: bool | Literal["auto"] | None = None,
         any_host: bool = True,
     ) -> None:
-        self._inner = inner
+        self._inner: httpx.BaseTransport = _checked(inner, "handle_request")
         self._binding = Binding(
             BindingSettings.checked(
                 tracker=tracker,
@@ -123,7 +125,7 @@ class AsyncTrackedTransport(httpx.AsyncBaseTransport):
         include_usage: bool | Literal["auto"] | None = None,
         any_host: bool = True,
     ) -> None:
-        self._inner = inner
+        self._inner: httpx.AsyncBaseTransport = _checked(inner, "handle_async_request")
         self._binding = Binding(
             BindingSettings.checked(
                 tracker=tracker,
@@ -182,6 +184,24 @@ class AsyncTrackedTransport(httpx.AsyncBaseTransport):
 
     def __getattr__(self, name: str) -> Any:
         return _below(self, name)
+
+
+def _checked(inner: Any, method: str) -> Any:
+    """The transport to wrap. `TrackingSetupError` for what could only fail, at its first call."""
+    if isinstance(inner, type) or not callable(getattr(inner, method, None)):
+        what = f"the class {inner.__name__}" if isinstance(inner, type) else f"a {type(inner).__name__}"
+        raise TrackingSetupError(
+            f"{what} has no {method}() to call and so is no transport to wrap; give an HTTPTransport(), "
+            "AsyncTrackedTransport an AsyncHTTPTransport(), and track() a client"
+        )
+    # By name, for the other library is not to be imported: its transports have bases of these names too.
+    foreign = any(kind.__name__ in {"BaseTransport", "AsyncBaseTransport"} for kind in type(inner).__mro__)
+    if foreign and not isinstance(inner, httpx.BaseTransport | httpx.AsyncBaseTransport):
+        raise TrackingSetupError(
+            f"{type(inner).__name__} is of another library than {httpx.__name__}: take the module of that "
+            "library, cmdrdata_transport.httpx or cmdrdata_transport.httpx2"
+        )
+    return inner
 
 
 def _below(transport: Any, name: str) -> Any:

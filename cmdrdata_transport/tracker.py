@@ -461,7 +461,7 @@ def _home(given: str | os.PathLike[str]) -> Path:
 
 
 def _listed(sinks: Any) -> Iterable[str | Receiver]:
-    if isinstance(sinks, str) or not hasattr(type(sinks), "__iter__"):
+    if isinstance(sinks, str) or not hasattr(sinks, "__iter__"):
         raise TrackingSetupError(f"sinks= takes a list of sinks, not {sinks!r}; write sinks=[...]")
     listed: Iterable[str | Receiver] = sinks
     return listed

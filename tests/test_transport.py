@@ -9,10 +9,12 @@ from __future__ import annotations
 import gzip
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
+import httpx2
 import pytest
 from endings import CHAT, DOCUMENT, ENDINGS, JSON, Ending
 from four_ways import EVERY, FOUR, URL, App, Run, Script, World, run
@@ -520,6 +522,25 @@ def test_a_wrong_option_is_an_error_at_construction(
     below = world.mock_transport(lambda _: None)
     with pytest.raises(error):
         world.tracked_transport(below, **options)
+
+
+@pytest.mark.parametrize("wrong", ["nothing", "name", "class", "client", "other library", "other colour"])
+@four_ways
+def test_what_is_no_transport_is_an_error_at_construction(world: World, wrong: str) -> None:
+    """What could only fail at the first call is refused before, with a word on what to give."""
+    colours = ("AsyncHTTPTransport", "HTTPTransport")
+    own, other = colours if world.way.is_async else reversed(colours)
+    foreign = httpx if world.library is httpx2 else httpx2
+    make: dict[str, Callable[[], object]] = {
+        "nothing": lambda: None,
+        "name": lambda: "openai",
+        "class": lambda: getattr(world.library, own),
+        "client": world.client,
+        "other library": getattr(foreign, own),
+        "other colour": getattr(world.library, other),
+    }
+    with pytest.raises(TrackingSetupError, match=r"no transport to wrap|of another library"):
+        world.tracked_transport(make[wrong]())
 
 
 # --- whose calls ------------------------------------------------------------------------------------

@@ -1,0 +1,54 @@
+"""What a tracker is made with: wrong options are errors where it is made, never later."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from cmdrdata_transport import Tracker, TrackingSetupError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from cmdrdata_transport import UsageEvent
+
+
+def bill(events: list[UsageEvent]) -> None:
+    """A sink."""
+
+
+@pytest.mark.parametrize(
+    ("option", "wrong", "says"),
+    [
+        ("sinks", "sqlite:///usage.db", r"write sinks=\[\.\.\.\]"),
+        ("sinks", bill, "a list of sinks"),
+        ("sinks", 5, "a list of sinks"),
+        ("sinks", [5], "a sink is a URL"),
+        ("sinks", [bill, bill], "given twice"),
+        ("on_event", "bill", "no sink is known by the URL scheme"),
+        ("home", 5, "means no directory"),
+        ("home", "~nobody-of-this-name/usage", "means no directory"),
+        ("name", 5, "name= takes a str"),
+        ("service", b"zoo", "service= takes a str"),
+        ("include_usage", "always", "include_usage= takes"),
+        ("exit_timeout", "2", "a number of seconds"),
+        ("exit_timeout", -1, "a number of seconds"),
+        ("exit_timeout", float("nan"), "a number of seconds"),
+        ("exit_timeout", float("inf"), "a number of seconds"),
+    ],
+    ids=repr,
+)
+def test_a_wrong_option_is_an_error_that_says_what_to_do(
+    tmp_path: Path, option: str, wrong: Any, says: str
+) -> None:
+    """Nothing is put off to the first call, or to the end of the process."""
+    with pytest.raises(TrackingSetupError, match=says):
+        Tracker(**{"home": tmp_path, option: wrong})
+
+
+def test_a_home_of_the_environment_that_means_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A home that names a user whom the machine does not know says so, and names the variable."""
+    monkeypatch.setenv("CMDRDATA_HOME", "~nobody-of-this-name/usage")
+    with pytest.raises(TrackingSetupError, match="CMDRDATA_HOME"):
+        Tracker([])

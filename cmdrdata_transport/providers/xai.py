@@ -3,9 +3,10 @@
 Source: recorded responses; for chat, litellm's and genai-prices' reading of it, and the message of the
 xai-sdk (`proto/v6/usage.proto`; the worth of a tick: `cost.py`). In chat, reasoning is outside
 `completion_tokens` where the total says so; in responses it is a part of the output. `cost_in_usd_ticks`
-is what was charged, tools and cache included.
+is what was charged, tools and cache included; for images it is all that the usage object has, and known
+from its types alone.
 
-Not metered: images, videos and transcriptions.
+Not metered: videos and transcriptions.
 """
 
 from __future__ import annotations
@@ -20,13 +21,25 @@ from cmdrdata_transport.providers.openai import (
     RESPONSES,
     RESPONSES_UNITS,
 )
-from cmdrdata_transport.providers.table import Apart, Endpoint, Path, Provider, Tree
+from cmdrdata_transport.providers.table import Apart, Endpoint, Length, Path, Provider, Shape, Tree
 
 _COST: dict[Path, str] = {("cost_in_usd_ticks",): "1e-10"}
 
 _TOOLS: Tree = {"server_side_tool_usage_details": {"web_search_calls": "web_searches"}}
 
 _CHAT = replace(CHAT, units={**CHAT_UNITS, **_TOOLS}, apart=Apart(), cost=_COST)
+
+IMAGES = Shape(
+    api="openai.images",
+    operation="image",
+    usage=(("usage",),),
+    # Counts towards no unit, and tells that this is a usage object.
+    units={"cost_in_usd_ticks": ()},
+    lists={(): {"data": Length(unit="images")}},
+    cost=_COST,
+    response_id=(),
+    request_details={name: ((name,),) for name in ("aspect_ratio", "resolution")},
+)
 
 XAI = Provider(
     id="x-ai",
@@ -37,6 +50,7 @@ XAI = Provider(
             path=r"/responses$", shape=replace(RESPONSES, units={**RESPONSES_UNITS, **_TOOLS}, cost=_COST)
         ),
         Endpoint(path=r"/embeddings$", shape=EMBEDDINGS),
+        Endpoint(path=r"/images/(generations|edits)$", shape=IMAGES),
         Endpoint(path=r"/completions$", shape=replace(COMPLETIONS, apart=Apart(), cost=_COST)),
     ),
 )

@@ -9,9 +9,20 @@ import pytest
 
 from cmdrdata_transport.providers import PROVIDERS
 from cmdrdata_transport.providers.openai import CHAT_UNITS, ENDPOINTS
-from cmdrdata_transport.providers.reading import Answer, read_headers
-from cmdrdata_transport.providers.routing import Router
-from cmdrdata_transport.providers.table import Apart, Endpoint, Items, Provider, Same, Shape
+from cmdrdata_transport.providers.reading import Answer, pick, read_headers
+from cmdrdata_transport.providers.routing import REMEMBERED_ROUTES, Router
+from cmdrdata_transport.providers.table import (
+    Apart,
+    Each,
+    Endpoint,
+    Items,
+    Length,
+    Parts,
+    Provider,
+    Same,
+    Shape,
+    Stream,
+)
 
 
 def counts(shape: Shape, usage: dict[str, Any]) -> dict[str, Any]:
@@ -205,3 +216,415 @@ def test_every_provider_has_an_id_of_its_own() -> None:
 def test_only_three_shapes_are_known_at_any_host() -> None:
     """A path means something at an unknown host only by the tables whose shapes others copy."""
     assert [table.id for table in PROVIDERS if table.compatible] == ["openai", "anthropic", "google"]
+
+
+# --- counts -----------------------------------------------------------------------------------------
+
+
+def answer_of(shape: Shape, *newest_first: Any) -> Answer:
+    """What is known after these documents."""
+    answer = Answer(shape)
+    for document in newest_first:
+        answer.absorb(document)
+    return answer
+
+
+@pytest.mark.parametrize(
+    ("units", "usage", "expected"),
+    [
+        pytest.param({"a": "images"}, {"a": 3, "b": 9}, {"images": 3}, id="a name"),
+        pytest.param({"a": "images"}, {}, {}, id="nothing said"),
+        pytest.param({"a": "images"}, {"a": None}, {}, id="null"),
+        pytest.param({"a": "images"}, {"a": 0}, {"images": 0}, id="zero"),
+        pytest.param({"a": {"b": {"c": "images"}}}, {"a": {"b": {"c": 1}}}, {"images": 1}, id="below"),
+        pytest.param({"a": {"b": "images"}}, {"a": [{"b": 1}]}, {}, id="no object"),
+        pytest.param({"a": "images", "b": "images"}, {"a": 1, "b": 2}, {"images": 3}, id="a sum"),
+        pytest.param({"a": "images", "b": {"c": "images"}}, {"b": {"c": 2}, "a": 1}, {"images": 3}, id="far"),
+        pytest.param({"a": ("images", "videos")}, {"a": 2}, {"images": 2, "videos": 2}, id="two units"),
+        pytest.param(
+            {"all": "output_tokens", "in": ("input_tokens", "-output_tokens")},
+            {"all": 10, "in": 4},
+            {"input_tokens": 4, "output_tokens": 6, "total_tokens": 10},
+            id="a difference",
+        ),
+        pytest.param(
+            {"all": "output_tokens", "in": ("input_tokens", "-output_tokens")},
+            {"in": 4, "all": 10},
+            {"input_tokens": 4, "output_tokens": 6, "total_tokens": 10},
+            id="the other way round",
+        ),
+        pytest.param({"a": "audio_seconds"}, {"a": 1.5}, {"audio_seconds": 1.5}, id="a fraction"),
+        pytest.param({"a": "audio_seconds"}, {"a": "1.50"}, {"audio_seconds": 1.5}, id="a written fraction"),
+        pytest.param({"a": "audio_seconds"}, {"a": 2}, {"audio_seconds": 2}, id="whole seconds"),
+        pytest.param({"a": Length(unit="images")}, {"a": [None, {}]}, {"images": 2}, id="a length"),
+        pytest.param({"a": Length(unit="images")}, {"a": []}, {"images": 0}, id="no length"),
+        pytest.param({"a": Length(unit="images")}, {"a": "text"}, {"images": 4}, id="a text's"),
+        pytest.param({"a": Length(unit="images")}, {"a": {"b": 1}}, {}, id="an object has none"),
+        pytest.param(
+            {"a": Items(tree={"n": "images"})}, {"a": [{"n": 1}, 7, {"n": 2}, {}]}, {"images": 3}, id="items"
+        ),
+        pytest.param({"a": Items(tree={"n": "images"})}, {"a": {"n": 1}}, {}, id="no items"),
+        pytest.param(
+            {"a": Each(key="k", value="n", into={"T": "input_text_tokens", "A": "input_audio_tokens"})},
+            {"a": [{"k": "A", "n": 1}, {"k": "T", "n": 2}, {"k": "A", "n": 3}, {"k": "X", "n": 4}, 6]},
+            {"input_text_tokens": 2, "input_audio_tokens": 4},
+            id="each by its kind",
+        ),
+        pytest.param(
+            {"a": Each(key="k", value="n", into={"T": "images"})},
+            {"a": [{"k": ["T"], "n": 1}, {"n": 5}]},
+            {},
+            id="no kind",
+        ),
+        pytest.param({"a": "input_tokens"}, {"a": 3}, {"input_tokens": 3, "total_tokens": 3}, id="input"),
+    ],
+)  # fmt: skip
+def test_units_are_read_as_the_tree_says(
+    units: dict[str, Any], usage: dict[str, Any], expected: dict[str, Any]
+) -> None:
+    """A name, a tree below, a sum, a difference, several units, lists of three kinds."""
+    (part,) = answer_of(shape_of(units={"x": "web_searches", **units}), {"usage": {"x": 1, **usage}}).parts(
+        pytest.fail
+    )
+    assert part.counts == {"web_searches": 1, **expected}
+    assert all(type(part.counts[unit]) is type(count) for unit, count in expected.items())
+
+
+@pytest.mark.parametrize(
+    ("usage", "expected", "spoiled"),
+    [
+        ({"a": "x", "b": 2, "out": 1}, {"output_tokens": 1}, ["input_tokens"]),
+        ({"a": 1, "b": -2, "out": 1}, {"output_tokens": 1}, ["input_tokens"]),
+        ({"a": 1, "b": True, "out": [3]}, {}, ["input_tokens", "output_tokens"]),
+        ({"a": 1, "more": {"c": 1.5}}, {"input_tokens": 1, "total_tokens": 1}, ["images"]),
+        ({"a": 3, "rest": 5, "out": 1}, {"input_tokens": 3}, ["output_tokens"]),
+    ],
+)  # fmt: skip
+def test_what_is_no_count_spoils_the_sum_that_it_is_a_part_of(
+    usage: dict[str, Any], expected: dict[str, int], spoiled: list[str]
+) -> None:
+    """A sum is as little known as its parts, and is nothing below zero; each is told."""
+    shape = shape_of(
+        units={
+            "a": "input_tokens",
+            "b": "input_tokens",
+            "out": "output_tokens",
+            "rest": "-output_tokens",
+            "more": {"c": "images"},
+        },
+        needs={"output_tokens": frozenset({"out"})},
+    )
+    told: list[str] = []
+    (part,) = answer_of(shape, {"usage": usage}).parts(told.append)
+    assert part.counts == expected
+    assert sorted(told) == spoiled
+
+
+def test_a_unit_that_needs_a_key_is_absent_without_it() -> None:
+    """Cache reads alone are not all input."""
+    shape = shape_of(
+        units={"fresh": "input_tokens", "cached": ("input_tokens", "cache_read_tokens")},
+        needs={"input_tokens": frozenset({"fresh"})},
+    )
+    assert counts(shape, {"cached": 3}) == {"cache_read_tokens": 3}
+    assert counts(shape, {"cached": 3, "fresh": None}) == {"cache_read_tokens": 3}
+    assert counts(shape, {"cached": 3, "fresh": 0})["input_tokens"] == 3
+
+
+def test_counts_beside_the_usage_object_and_lengths_of_content() -> None:
+    """What stands beside is kept as it was said; what is content is counted, and not kept."""
+    shape = shape_of(
+        units={"a": "input_tokens"},
+        beside={("tools",): {"n": "web_searches"}},
+        lists={("content", 0): {"queries": Length(unit="web_fetches")}},
+    )
+    document = {"usage": {"a": 1}, "tools": {"n": 2, "x": 3}, "content": [{"queries": ["secret", "secret"]}]}
+    (part,) = answer_of(shape, document).parts(pytest.fail)
+    assert part.counts == {"input_tokens": 1, "web_searches": 2, "web_fetches": 2, "total_tokens": 1}
+    assert part.raw == {"a": 1, "tools": {"n": 2, "x": 3}}
+
+
+@pytest.mark.parametrize(
+    ("said", "cost"),
+    [
+        (0.5, "0.5"),
+        (0, "0"),
+        ("0.000012", "0.000012"),
+        (1e-7, "0.0000001"),
+        (3, "3"),
+        (-1, None),
+        (True, None),
+        ("free", None),
+        ("NaN", None),
+        ("sNaN", None),
+        ("1e999999", None),
+        ("1e-999999", None),
+        (1e300, None),
+        (10**400, None),
+        (float("inf"), None),
+        ([1], None),
+        (None, None),
+    ],
+    ids=lambda said: str(said)[:12],
+)
+def test_a_cost_is_told_as_it_was_written(said: Any, cost: str | None) -> None:
+    """Exactly, in dollars; what cannot be a charge is none."""
+    shape = shape_of(units={"a": "images"}, cost={("cost",): "1"})
+    (part,) = answer_of(shape, {"usage": {"a": 1, "cost": said}}).parts(pytest.fail)
+    assert part.cost == cost
+
+
+def test_a_cost_in_another_unit_is_turned_into_dollars() -> None:
+    """The first place that states one counts."""
+    shape = shape_of(units={"a": "images"}, cost={("total",): "1", ("ticks",): "0.0000000001"})
+    (part,) = answer_of(shape, {"usage": {"a": 1, "ticks": 12345}}).parts(pytest.fail)
+    assert part.cost == "0.0000012345"
+
+
+# --- parts ------------------------------------------------------------------------------------------
+
+PARTS = shape_of(
+    units={"in": "input_tokens", "out": "output_tokens"},
+    parts=Parts(at="steps", kind="kind", outside=frozenset({"extra"}), inside=frozenset({"step"})),
+)
+
+
+def split(*steps: Any) -> tuple[list[dict[str, Any]], list[str | None], list[Any]]:
+    """Counts, models and raw entries of an answer of the model `own` whose totals are 10 and 5."""
+    usage = {"in": 10, "out": 5, "steps": list(steps)}
+    parts = answer_of(PARTS, {"model": "own", "usage": usage}).parts(pytest.fail)
+    return [dict(part.counts) for part in parts], [part.model for part in parts], [part.raw for part in parts]
+
+
+def test_a_step_of_the_same_model_is_in_the_totals_or_is_added() -> None:
+    """What is inside stays, what is outside joins; kinds that nobody knows change nothing."""
+    steps = [
+        {"kind": "step", "model": "own", "in": 4},
+        {"kind": "extra", "in": 2, "out": 1},
+        {"kind": "new", "model": "other", "in": 9},
+        {"kind": ["extra"], "in": 9},
+        {"kind": "extra", "model": {"name": "other"}, "out": 1},
+        "extra",
+    ]
+    said, models, raw = split(*steps)
+    assert said == [{"input_tokens": 12, "output_tokens": 7, "total_tokens": 19}]
+    assert models == [None]
+    assert raw == [{"in": 10, "out": 5, "steps": steps}]
+
+
+def test_a_step_of_another_model_is_a_part_of_its_own() -> None:
+    """It leaves the totals if it was in them, and takes its raw entry along."""
+    inside = {"kind": "step", "model": "other", "in": 4, "out": 2}
+    outside = {"kind": "extra", "model": "third", "in": 100}
+    said, models, raw = split(inside, outside)
+    assert said == [
+        {"input_tokens": 6, "output_tokens": 3, "total_tokens": 9},
+        {"input_tokens": 4, "output_tokens": 2, "total_tokens": 6},
+        {"input_tokens": 100, "total_tokens": 100},
+    ]
+    assert models == [None, "other", "third"]
+    assert raw == [{"in": 10, "out": 5, "steps": []}, inside, outside]
+
+
+def test_a_step_that_says_more_than_the_totals_leaves_nothing() -> None:
+    """There is no count below zero."""
+    said, _, _ = split({"kind": "step", "model": "other", "in": 11})
+    assert said[0] == {"input_tokens": 0, "output_tokens": 5, "total_tokens": 5}
+
+
+# --- what newer and older documents say -------------------------------------------------------------
+
+NEWEST = shape_of(units={"a": "input_tokens", "b": "images"}, finish_reason=(("finish",),), stream=Stream())
+OVERLAY = shape_of(
+    usage=(("usage",), ("start", "usage")),
+    units={"a": "input_tokens", "b": "images"},
+    stream=Stream(overlay=True, placeholders={("start", "usage"): frozenset({"b"})}),
+)
+
+
+@pytest.mark.parametrize("stretches", [1, 2])
+@pytest.mark.parametrize(
+    ("shape", "documents", "expected"),
+    [
+        (NEWEST, [{"usage": {"a": 3}}, {"usage": {"a": 1, "b": 2}}], {"a": 3}),
+        (NEWEST, [{"usage": None}, {"usage": {"x": 1}}, {"usage": {"a": 1}}], {"a": 1}),
+        (OVERLAY, [{"usage": {"a": 3, "b": None}}, {"usage": {"a": 1, "b": 2}}], {"a": 3, "b": 2}),
+        (OVERLAY, [{"usage": {"a": 3}}, {"start": {"usage": {"a": 1, "b": 2, "c": 3}}}], {"a": 3, "c": 3}),
+        (OVERLAY, [{"x": 1}, {"start": {"usage": {"a": 1, "b": 2}}}], {"a": 1}),
+    ],
+)
+def test_a_newer_usage_object_replaces_an_older_one_or_lies_over_it(
+    shape: Shape, documents: list[Any], expected: dict[str, int], stretches: int
+) -> None:
+    """Whole, or field by field, without what the provider fills in before it knows; in one stretch or two."""
+    answer = answer_of(shape, *documents[: len(documents) // stretches])
+    answer.absorb_older(answer_of(shape, *documents[len(documents) // stretches :]))
+    assert answer.usage == expected
+
+
+def test_the_newest_word_on_each_fact_counts() -> None:
+    """Ids, models, reasons, tiers, details, what stands beside: from the newest document that says it."""
+    shape = shape_of(
+        units={"a": "images"},
+        finish_reason=(("delta", "finish"), ("finish",)),
+        service_tier=(("tier",),),
+        details={"speed": (("speed",),)},
+        beside={("tools",): {"n": "web_searches"}},
+        pending={("status",): frozenset({"queued"})},
+        stream=Stream(ends=frozenset({"end"})),
+    )
+    old = {
+        "id": "1",
+        "model": "m",
+        "finish": "old",
+        "tier": "t",
+        "speed": "slow",
+        "tools": {"n": 1},
+        "status": "queued",
+    }
+    new = {
+        "id": None,
+        "model": "",
+        "delta": {"finish": "new"},
+        "speed": "fast",
+        "status": "done",
+        "type": "end",
+    }
+    for answer in (answer_of(shape, new, old), answer_of(shape, new)):
+        answer.absorb_older(answer_of(shape, old))
+        assert answer.found == {"response_id": "1", "model": "m", "finish_reason": "new", "service_tier": "t"}
+        assert dict(answer.details) == {"speed": "fast"}
+        assert dict(answer.objects) == {("tools",): {"n": 1}}
+        assert answer.pending is False
+        assert answer.ended
+
+
+@pytest.mark.parametrize(
+    ("value", "found"),
+    [("x" * 600, "x" * 512), (7, "7"), (True, None), (1.5, None), (["x"], None), ({}, None)],
+)
+def test_a_name_is_text_or_a_number(value: Any, found: str | None) -> None:
+    """Google numbers its reasons for some clients; what is long is cut."""
+    assert answer_of(shape_of(finish_reason=(("f",),)), {"f": value}).found.get("finish_reason") == found
+
+
+def test_an_answer_that_waits_says_so() -> None:
+    """Only the values that the table names."""
+    shape = shape_of(pending={("status",): frozenset({"queued"})})
+    assert answer_of(shape, {"status": "queued"}).pending is True
+    for other in ({"status": "done"}, {"status": ["queued"]}, {"status": 1}):
+        assert answer_of(shape, other).pending is False
+    assert answer_of(shape, {}).pending is None
+
+
+@pytest.mark.parametrize(
+    ("document", "errors"),
+    [
+        ({"error": {"type": "t", "code": "c", "message": "m"}},
+         {"error_type": "t", "error_code": "c", "error_message": "m"}),
+        ({"error": {"status": "T", "code": 429}}, {"error_type": "T", "error_code": "429"}),
+        ({"error": "text"}, {"error_message": "text"}),
+        ({"type": "error", "code": "c", "message": "m"}, {"error_code": "c", "error_message": "m"}),
+        ({"type": "error", "error": {"type": "t"}}, {"error_type": "t"}),
+        ({"error": {}}, {}),
+        ({"error": [1]}, {}),
+    ],
+)  # fmt: skip
+def test_an_answer_that_says_that_it_failed(document: dict[str, Any], errors: dict[str, str]) -> None:
+    """Wherever the providers say it; an error that says nothing is one all the same."""
+    answer = answer_of(shape_of(), document)
+    assert answer.failed
+    assert dict(answer.errors) == errors
+
+
+def test_an_error_of_null_is_none() -> None:
+    """Every good answer of the Responses API carries one."""
+    answer = answer_of(shape_of(), {"error": None, "type": "response"})
+    assert not answer.failed
+    assert not answer.errors
+
+
+def test_when_nothing_older_can_matter() -> None:
+    """When usage and reason are there; never, where usage objects lie over each other."""
+    assert not answer_of(NEWEST, {"usage": {"a": 1}}).satisfied()
+    assert not answer_of(NEWEST, {"finish": "stop"}).satisfied()
+    assert answer_of(NEWEST, {"finish": "stop", "usage": {"a": 1}}).satisfied()
+    assert not answer_of(OVERLAY, {"usage": {"a": 1, "b": 2}}).satisfied()
+
+
+@pytest.mark.parametrize("document", [None, 7, "text", [], [{"usage": {"a": 1}}], True, float("nan")])
+def test_what_is_no_object_says_nothing(document: Any) -> None:
+    """Not even by accident."""
+    answer = answer_of(NEWEST, document)
+    assert (answer.usage, answer.found, answer.failed) == (None, {}, False)
+
+
+@pytest.mark.parametrize(
+    ("paths", "value"),
+    [
+        ((("a",),), 1),
+        ((("b", 1, "c"),), 2),
+        ((("b", 9, "c"), ("a",)), 1),
+        ((("a", "x"), ("b", "x"), ("n",), ("e",), ("z",)), 0),
+        ((("b", "0"),), None),
+        (((),), {"a": 1, "b": [0, {"c": 2}], "n": None, "e": "", "z": 0}),
+        ((), None),
+    ],
+)
+def test_the_first_place_that_says_something_counts(paths: Any, value: Any) -> None:
+    """Null and empty text say nothing; zero does."""
+    assert pick({"a": 1, "b": [0, {"c": 2}], "n": None, "e": "", "z": 0}, paths) == value
+
+
+# --- routes -----------------------------------------------------------------------------------------
+
+REAL = Provider(
+    id="real",
+    hosts=("api.real.test", "*.real.test"),
+    endpoints=(
+        Endpoint(path=r"/count$", shape=None),
+        Endpoint(path=r"/(count|ask)$", shape=shape_of(api="ask")),
+        Endpoint(path=r"/look$", shape=shape_of(api="look"), method="GET"),
+    ),
+    compatible="real-compatible",
+)
+LOCAL = Provider(id="local", hosts=(), endpoints=(Endpoint(path=r"/ask$", shape=shape_of(api="local")),))
+
+
+@pytest.mark.parametrize(
+    ("options", "request_line", "expected"),
+    [
+        ({}, ("POST", b"api.real.test", b"/ask"), ("real", "ask")),
+        ({}, ("POST", b"API.Real.Test.", b"/v1/ask?x=/look"), ("real", "ask")),
+        ({}, ("POST", b"eu.api.real.test", b"/ask"), ("real", "ask")),
+        ({}, ("POST", b"api.real.test", b"/count"), None),
+        ({}, ("POST", b"api.real.test", b"/ask/more"), None),
+        ({}, ("POST", b"api.real.test", b"/other?/ask"), None),
+        ({}, ("GET", b"api.real.test", b"/ask"), None),
+        ({}, ("GET", b"api.real.test", b"/look"), ("real", "look")),
+        ({}, ("POST", b"real.test", b"/ask"), None),
+        ({}, ("POST", b"api.real.test.evil", b"/ask"), None),
+        ({}, ("POST", b"\xff\xfe", b"/\xff"), None),
+        ({"any_host": True}, ("POST", b"proxy", b"/v1/ask"), ("real-compatible", "ask")),
+        ({"any_host": True}, ("POST", b"proxy", b"/v1/count"), None),
+        ({"any_host": True}, ("POST", b"api.real.test", b"/ask"), ("real", "ask")),
+        ({"provider": "local"}, ("POST", b"api.real.test", b"/ask"), ("local", "local")),
+        ({"provider": "local"}, ("POST", b"api.real.test", b"/count"), None),
+    ],
+)
+def test_a_request_is_routed_by_name_then_host_then_path(
+    options: dict[str, Any], request_line: tuple[str, bytes, bytes], expected: tuple[str, str] | None
+) -> None:
+    """And again the same from memory."""
+    router = Router((REAL, LOCAL), **options)
+    for _ in range(2):
+        route = router.route(*request_line)
+        assert (route and (route.constants["provider"], route.constants["api"])) == expected
+
+
+def test_what_a_router_remembers_is_bounded() -> None:
+    """Paths with ids in them are as many as there are ids."""
+    router = Router((REAL,))
+    for number in range(3 * REMEMBERED_ROUTES):
+        assert router.route("POST", b"api.real.test", b"/%d/ask" % number) is not None
+    assert len(router._routes) <= REMEMBERED_ROUTES

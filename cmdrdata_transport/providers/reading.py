@@ -29,6 +29,9 @@ from cmdrdata_transport.providers.table import (
 LARGEST_COUNT = 2**53 - 1
 """Beyond this a JSON number is not exact everywhere, and no count is meant."""
 
+FINEST = 30
+"""No charge is smaller than one of its unit with so many digits behind the point."""
+
 LONGEST_TEXT = 512
 """Ids and names from a provider are cut to this many characters."""
 
@@ -40,6 +43,9 @@ Counts = dict[str, int | float]
 _WORDS = frozenset({str, int})
 
 _ONLY_INT = frozenset({int})
+
+_PLAIN = frozenset({str, int, float, bool})
+"""What a detail may be: nothing that holds more."""
 
 
 class Part(NamedTuple):
@@ -89,8 +95,8 @@ class Answer:
             if path not in self.objects and type(value := pick(document, (path,))) is dict:
                 self.objects = {**self.objects, path: value}
         for name, paths in shape.details.items():
-            if name not in self.details and (value := pick(document, paths)) is not None:
-                self.details = {**self.details, name: value}
+            if name not in self.details and type(value := pick(document, paths)) in _PLAIN:
+                self.details = {**self.details, name: value[:LONGEST_TEXT] if type(value) is str else value}
         if shape.pending and self.pending is None:
             self._absorb_pending(document)
         stream = shape.stream
@@ -279,13 +285,15 @@ def _cost(places: Mapping[Path, str], usage: dict[str, Any]) -> str | None:
     """What was charged, in US dollars, exactly as it was written."""
     for path, dollars in places.items():
         raw = pick(usage, (path,))
-        if type(raw) in (int, float, str) and not isinstance(raw, bool):
+        if type(raw) in (int, float, str):
             try:
-                charged = Decimal(str(raw)) * Decimal(dollars)
+                charged = Decimal(str(raw))
+                # A few letters can name a number of a million digits.
+                meant = 0 <= charged <= LARGEST_COUNT and charged.adjusted() > -FINEST
             except InvalidOperation:
                 continue
-            if charged.is_finite() and charged >= 0:
-                return f"{charged.normalize():f}"
+            if meant:
+                return f"{(charged * Decimal(dollars)).normalize():f}"
     return None
 
 

@@ -85,6 +85,7 @@ NOT_CHECKED = {
     r"/files/\{id\}/content$|/batches/\{id\}(/results)?$": "the results of batches are not metered yet",
     r"/responses/\{id\}$": "a later look at an answer that was made before is not metered yet",
     r"/cachedContents": "the storage of caches is not metered yet",
+    r"^xai /v1/stt$": "what a recording states has no seconds",
     r"^huggingface /$": "Hugging Face's text generation is not metered yet",
     r"/realtime/": "what is said over WebRTC or WebSocket does not pass here",
 }

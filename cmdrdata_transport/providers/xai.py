@@ -4,9 +4,9 @@ Source: recorded responses; for chat, litellm's and genai-prices' reading of it,
 xai-sdk (`proto/v6/usage.proto`; the worth of a tick: `cost.py`). In chat, reasoning is outside
 `completion_tokens` where the total says so; in responses it is a part of the output. `cost_in_usd_ticks`
 is what was charged, tools and cache included; for images it is all that the usage object has, and known
-from its types alone.
+from its types alone. A transcript states its seconds.
 
-Not metered: videos and transcriptions.
+Not metered: videos.
 """
 
 from __future__ import annotations
@@ -41,6 +41,15 @@ IMAGES = Shape(
     request_details={name: ((name,),) for name in ("aspect_ratio", "resolution")},
 )
 
+TRANSCRIPTION = Shape(
+    api="xai.stt",
+    operation="transcription",
+    usage=((),),
+    units={"duration": "audio_seconds"},
+    response_id=(),
+    model=(),
+)
+
 XAI = Provider(
     id="x-ai",
     hosts=("api.x.ai", "*.api.x.ai"),
@@ -50,6 +59,7 @@ XAI = Provider(
             path=r"/responses$", shape=replace(RESPONSES, units={**RESPONSES_UNITS, **_TOOLS}, cost=_COST)
         ),
         Endpoint(path=r"/embeddings$", shape=EMBEDDINGS),
+        Endpoint(path=r"/stt$", shape=TRANSCRIPTION),
         Endpoint(path=r"/images/(generations|edits)$", shape=IMAGES),
         Endpoint(path=r"/completions$", shape=replace(COMPLETIONS, apart=Apart(), cost=_COST)),
     ),

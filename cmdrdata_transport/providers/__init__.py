@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from cmdrdata_transport.providers.anthropic import ANTHROPIC
+from cmdrdata_transport.providers.assemblyai import ASSEMBLYAI
 from cmdrdata_transport.providers.aws import AWS
 from cmdrdata_transport.providers.azure import AZURE
 from cmdrdata_transport.providers.cerebras import CEREBRAS
 from cmdrdata_transport.providers.cohere import COHERE
+from cmdrdata_transport.providers.deepgram import DEEPGRAM
 from cmdrdata_transport.providers.deepseek import DEEPSEEK
+from cmdrdata_transport.providers.elevenlabs import ELEVENLABS
 from cmdrdata_transport.providers.fireworks import FIREWORKS
 from cmdrdata_transport.providers.google import GOOGLE
 from cmdrdata_transport.providers.groq import GROQ
@@ -20,6 +23,7 @@ from cmdrdata_transport.providers.openrouter import OPENROUTER
 from cmdrdata_transport.providers.perplexity import PERPLEXITY
 from cmdrdata_transport.providers.table import Provider
 from cmdrdata_transport.providers.together import TOGETHER
+from cmdrdata_transport.providers.voyageai import VOYAGEAI
 from cmdrdata_transport.providers.writer import WRITER
 from cmdrdata_transport.providers.xai import XAI
 
@@ -31,6 +35,10 @@ PROVIDERS: tuple[Provider, ...] = (
     AWS,
     COHERE,
     MISTRAL,
+    VOYAGEAI,
+    DEEPGRAM,
+    ELEVENLABS,
+    ASSEMBLYAI,
     GROQ,
     TOGETHER,
     CEREBRAS,

@@ -13,6 +13,7 @@ from dataclasses import replace
 from cmdrdata_transport.providers.anthropic import ENDPOINTS as ANTHROPIC_ENDPOINTS
 from cmdrdata_transport.providers.mistral import OCR
 from cmdrdata_transport.providers.openai import CHAT, ENDPOINTS
+from cmdrdata_transport.providers.openai_media import ENDPOINTS as MEDIA
 from cmdrdata_transport.providers.table import Apart, Endpoint, Provider
 
 AZURE = Provider(
@@ -26,6 +27,7 @@ AZURE = Provider(
     endpoints=(
         Endpoint(path=r"/chat/completions$", shape=replace(CHAT, apart=Apart())),
         *(each for each in ENDPOINTS if each.shape is not CHAT),
+        *MEDIA,
         Endpoint(path=r"/providers/mistral/azure/ocr$", shape=OCR),
         *ANTHROPIC_ENDPOINTS,  # under /anthropic/v1: the anthropic SDK 2.12 (`lib/foundry.py`)
     ),

@@ -7,6 +7,7 @@ tokens are parts of the prompt; reasoning, audio and prediction tokens are parts
 
 from __future__ import annotations
 
+from cmdrdata_transport.providers.openai_media import ENDPOINTS as MEDIA
 from cmdrdata_transport.providers.table import Endpoint, Provider, Shape, Stream, Tree
 
 CHAT_UNITS: Tree = {
@@ -113,6 +114,6 @@ OPENAI = Provider(
     id="openai",
     # Regional hosts: openai/_data_residency.py
     hosts=("api.openai.com", "*.api.openai.com"),
-    endpoints=ENDPOINTS,
+    endpoints=(*ENDPOINTS, *MEDIA),
     compatible="openai-compatible",
 )

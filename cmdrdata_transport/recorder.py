@@ -265,7 +265,7 @@ class Recorder:
         self._lose("undecodable")
 
     def _feed(self, pieces: Sequence[bytes]) -> None:
-        if self._body is None:
+        if self._body is None and not self._unreadable:
             self._choose_body(pieces)
         if self._body is not None:
             self._body.add(pieces)

@@ -213,9 +213,10 @@ def test_every_provider_has_an_id_of_its_own() -> None:
     assert len(ids) == len(set(ids))
 
 
-def test_only_three_shapes_are_known_at_any_host() -> None:
-    """A path means something at an unknown host only by the tables whose shapes others copy."""
-    assert [table.id for table in PROVIDERS if table.compatible] == ["openai", "anthropic", "google"]
+def test_only_shapes_that_any_host_may_speak_are_known_at_any_host() -> None:
+    """At an unknown host a path means one of the three shapes that others copy, or a server of one's own."""
+    names = {table.compatible for table in PROVIDERS if table.compatible}
+    assert names == {"openai-compatible", "anthropic-compatible", "google-compatible", "ollama"}
 
 
 # --- counts -----------------------------------------------------------------------------------------

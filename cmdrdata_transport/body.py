@@ -380,7 +380,7 @@ def body_for(first: int, content_type: str, shape: Shape, lose: Callable[[str], 
     if first in b"{[" and content_type.startswith(_PLAIN_JSON):
         return Document(shape, lose)
     for word, framing in _FRAMINGS.items():
-        if word in content_type:
+        if word in content_type and "event-stream" not in content_type:
             return Events(shape, lose, framing)
     if content_type.startswith(_MEDIA):
         return None

@@ -39,7 +39,7 @@ class Tee:
                     keep(chunk)
                     patience = look()
                     yield chunk
-                    for chunk in islice(stream, patience):  # noqa: PLW2901 - the next ones
+                    for chunk in islice(stream, max(0, patience)):  # noqa: PLW2901 - the next ones
                         keep(chunk)
                         try:
                             if chunk[-3] != calm:

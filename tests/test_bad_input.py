@@ -403,3 +403,11 @@ def test_any_bytes(
     done, claimed = coding
     sent = b"".join(coded([body], done))
     observed(world, Script(body=cut(sent, cut_at), headers=[*headers, *coding_header(claimed)]), url)
+
+
+@pytest.mark.parametrize("kind", ["text/event-stream; as=jsonl", "application/x-ndjson, text/event-stream"])
+@four_ways
+def test_a_stream_that_names_two_framings_is_one_of_events(world: World, kind: str) -> None:
+    """Whatever else its content type says, a stream of events is passed on and read as one."""
+    event = told(read(world, Script(body=CHAT, headers=(("content-type", kind),))))
+    assert (event["usage_status"], event["streaming"]) == ("complete", True)

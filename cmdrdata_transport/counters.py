@@ -2,8 +2,8 @@
 
 Knows how to count from anywhere: the request path, another thread, a finaliser that garbage
 collection runs in the middle of anything. So `count` takes no lock and logs nothing: it appends to a
-deque, which CPython does in one step. Whoever has a thread to spare calls `settle`, which adds up
-and logs what a person should hear of, at most once a minute for each name.
+deque, which CPython does in one step, and adds up only when much waits. Whoever has a thread to spare
+calls `settle`, which adds up and logs what a person should hear of, at most once a minute for each name.
 
 Does not know what the names mean to a caller, except the few in `WARNINGS`.
 """
@@ -11,11 +11,12 @@ Does not know what the names mean to a caller, except the few in `WARNINGS`.
 from __future__ import annotations
 
 import logging
-import os
 import threading
 from collections import Counter, deque
 from collections.abc import Callable
 from time import monotonic
+
+from cmdrdata_transport import forks
 
 logger = logging.getLogger("cmdrdata_transport")
 
@@ -54,49 +55,55 @@ class Counters:
         self._clock = clock
         self._arrived: deque[tuple[str, str, int]] = deque()
         self._totals: Counter[str] = Counter()
+        self._heard: dict[str, str] = {}
         self._last_logged: dict[str, tuple[float, int]] = {}
         self._settling = threading.Lock()
-        self._pid = os.getpid()
+        forks.register(self)
 
     def count(self, name: str, detail: str = "", number: int = 1) -> None:
         """Add `number` to `name`. `detail` is for the log only: sizes, kinds and hosts, never content."""
         self._arrived.append((name, detail, number))
-
-    def relieve(self) -> None:
-        """Settle if too much waits; called where a request starts, never from a finaliser."""
-        if len(self._arrived) > UNSETTLED_LIMIT:
-            self.settle()
+        # Where every call is left out nothing else runs. This waits for nobody, and leaves the log alone.
+        if len(self._arrived) > UNSETTLED_LIMIT and self._settling.acquire(blocking=False):
+            try:
+                self._add_up()
+            finally:
+                self._settling.release()
 
     def settle(self) -> None:
         """Add up what has arrived, and log what is in `WARNINGS`, once a minute for each name."""
-        self._forget_parent()
         if not self._settling.acquire(blocking=False):
             return
         try:
-            heard = self._add_up()
-            self._log(heard)
+            self._add_up()
+            self._log()
         finally:
             self._settling.release()
 
     def snapshot(self) -> dict[str, int]:
         """All counts so far, by name."""
-        self._forget_parent()
         with self._settling:
-            heard = self._add_up()
-            self._log(heard)
+            self._add_up()
+            self._log()
             return dict(self._totals)
 
-    def _add_up(self) -> dict[str, str]:
-        heard: dict[str, str] = {}
+    def after_fork_in_child(self) -> None:
+        """Start at zero, with a lock that no thread of the parent's holds."""
+        self._settling = threading.Lock()
+        self._totals.clear()
+        self._arrived.clear()
+        self._heard.clear()
+
+    def _add_up(self) -> None:
         for _ in range(len(self._arrived)):
             name, detail, number = self._arrived.popleft()
             self._totals[name] += number
             if name in WARNINGS:
-                heard[name] = detail
-        return heard
+                self._heard[name] = detail
 
-    def _log(self, heard: dict[str, str]) -> None:
+    def _log(self) -> None:
         now = self._clock()
+        heard, self._heard = self._heard, {}
         for name, detail in heard.items():
             total = self._totals[name]
             when, logged = self._last_logged.get(name, (-LOG_EVERY_SECONDS, 0))
@@ -104,11 +111,3 @@ class Counters:
                 self._last_logged[name] = (now, total)
                 about = f" ({detail})" if detail else ""
                 logger.warning("%s: %d more, %s%s", name, total - logged, WARNINGS[name], about)
-
-    def _forget_parent(self) -> None:
-        # The lock may have been held by a thread that does not exist in this child.
-        if self._pid != os.getpid():
-            self._pid = os.getpid()
-            self._settling = threading.Lock()
-            self._totals.clear()
-            self._arrived.clear()

@@ -61,6 +61,7 @@ class Meter:
             if who.customer is None:
                 if settings.require_customer:
                     settings.count("skipped_no_customer")
+                    settings.ready()  # or nobody would be there to log it
                     return None, headers
                 settings.count("unattributed")
             settings.ready()

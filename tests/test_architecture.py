@@ -34,13 +34,13 @@ FLOORS = (
     {"lanes", "ledger"},
     {"sinks"},
     {"journal"},
-    {"segments"},
+    {"counters", "segments"},
     {"forks"},
     {"meter", "stated", "tee"},
     {"recorder"},
     {"body"},
     {"attribution", "providers", "wire"},
-    {"counters", "event"},
+    {"event"},
     {"errors"},
 )
 FLOOR_OF = {room: number for number, rooms in enumerate(reversed(FLOORS)) for room in rooms}

@@ -1,0 +1,59 @@
+"""Counters: whoever counts, wherever, nothing is left out and nothing waits."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from pathlib import Path
+
+import httpx
+import pytest
+
+from cmdrdata_transport import counters as counters_module
+from cmdrdata_transport.counters import Counters
+from cmdrdata_transport.event import UsageEvent
+from cmdrdata_transport.httpx import TrackedTransport
+from cmdrdata_transport.tracker import Tracker
+
+
+def test_a_child_starts_at_zero_and_keeps_what_it_counts() -> None:
+    """What was counted before the fork is the parent's; what is counted after it, the child's."""
+    counters = Counters()
+    counters.count("events")
+    child = os.fork()
+    if not child:
+        counters.count("delivered")
+        os._exit(0 if counters.snapshot() == {"delivered": 1} else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert counters.snapshot() == {"events": 1}
+
+
+def test_counts_that_nobody_settles_are_bounded(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """They are added up where they are counted, without a word; the log says them all when it can."""
+    monkeypatch.setattr(counters_module, "UNSETTLED_LIMIT", 10)
+    counters = Counters()
+    with caplog.at_level(logging.WARNING, "cmdrdata_transport"):
+        for _ in range(100):
+            counters.count("unattributed")
+        assert len(counters._arrived) <= 10
+        assert caplog.messages == []
+        assert counters.snapshot() == {"unattributed": 100}
+    (message,) = caplog.messages
+    assert message.startswith("unattributed: 100 more")
+
+
+def test_somebody_is_there_to_log_that_every_call_is_left_out(tmp_path: Path) -> None:
+    """`require_customer` and no customer anywhere: nothing is recorded, but a thread that logs it runs."""
+
+    def never_called(_events: list[UsageEvent]) -> None: ...
+
+    tracker = Tracker([never_called], home=tmp_path, require_customer=True)
+    answer = httpx.MockTransport(lambda _: httpx.Response(200, json={}))
+    with httpx.Client(transport=TrackedTransport(answer, tracker=tracker)) as client:
+        client.post("https://api.openai.com/v1/chat/completions", json={})
+    assert "cmdrdata callable:never_called" in [each.name for each in threading.enumerate()]
+    tracker.close()
+    assert tracker.stats() == {"skipped_no_customer": 1}

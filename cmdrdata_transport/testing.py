@@ -11,7 +11,7 @@ pytest fixture `cmdrdata_usage` is the same.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from cmdrdata_transport.event import UsageEvent
@@ -26,8 +26,14 @@ def capture_usage() -> Iterator[list[UsageEvent]]:
     def record(line: bytes) -> None:
         events.append(UsageEvent.from_json(line))
 
-    previous = capture(record)
+    _open.append(record)
+    capture(record)
     try:
         yield events
     finally:
-        capture(previous)
+        # Tests that run side by side do not end in the order in which they began.
+        _open.remove(record)
+        capture(_open[-1] if _open else None)
+
+
+_open: list[Callable[[bytes], None]] = []

@@ -20,14 +20,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic, sleep
 
-from . import forks
-from .counters import Counters
-from .errors import TrackingSetupError
-from .event import UsageEvent
-from .journal import Journal, OwnSegment
-from .lanes import Lane, Memory
-from .segments import Backlog, backlog, marked, remove_if_delivered
-from .sinks import Outlet, Sink, open_sink
+from cmdrdata_transport import forks
+from cmdrdata_transport.counters import Counters
+from cmdrdata_transport.errors import TrackingSetupError
+from cmdrdata_transport.event import UsageEvent
+from cmdrdata_transport.journal import Journal, OwnSegment
+from cmdrdata_transport.lanes import Lane, Memory
+from cmdrdata_transport.segments import Backlog, backlog, marked, remove_if_delivered
+from cmdrdata_transport.sinks import Outlet, Sink, open_sink
 
 
 class Delivery:
@@ -119,7 +119,7 @@ class Delivery:
     def __del__(self) -> None:
         # Only a flag: a finaliser may run inside the very call that would wake the thread.
         for lane in getattr(self, "_lanes", ()):
-            lane.stopping = True
+            lane.dropped = True
 
     def _start(self) -> None:
         if self._pid != os.getpid():

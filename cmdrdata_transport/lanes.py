@@ -23,12 +23,12 @@ from pathlib import Path
 from time import monotonic
 from zlib import crc32
 
-from .counters import Counters
-from .errors import Rejected, Unavailable
-from .event import decode, encode
-from .journal import HELD_EVENTS, Journal, OwnSegment, make_private
-from .segments import Claim, Refusal, claim, clear_litter, remove_if_delivered, segments
-from .sinks import Outlet, Unauthorized
+from cmdrdata_transport.counters import Counters
+from cmdrdata_transport.errors import Rejected, Unavailable
+from cmdrdata_transport.event import decode, encode
+from cmdrdata_transport.journal import HELD_EVENTS, Journal, OwnSegment, make_private
+from cmdrdata_transport.segments import Claim, Refusal, claim, clear_litter, remove_if_delivered, segments
+from cmdrdata_transport.sinks import Outlet, Unauthorized
 
 BATCH_BYTES = 1024 * 1024
 """A batch has no more than this, or one event: what a database takes at once without complaint."""
@@ -101,6 +101,8 @@ class Lane:
         self.identity = outlet.identity
         self.stopping = False
         """Set to have the thread end at its next look, at the latest after a second."""
+        self.dropped = False
+        """Set to have it end as soon as there is nothing more that the sink takes now."""
         self.delivered = 0
         self.rejected = 0
         self.trouble: str | None = None
@@ -191,9 +193,11 @@ class Lane:
     def _run(self) -> None:
         try:
             while not self.stopping:
-                before = self.delivered
+                before, dropped = self.delivered, self.dropped
                 more = self.step()
                 self._counters.settle()
+                if dropped and not more:
+                    break
                 if not more:
                     self._pause = (
                         BUSY_SECONDS if self.delivered > before else min(self._pause * 1.5, IDLE_SECONDS)

@@ -8,6 +8,7 @@ import shutil
 import signal
 import threading
 import time
+from asyncio import CancelledError
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -113,19 +114,32 @@ def test_a_dropped_delivery_ends_its_threads(tmp_path: Path) -> None:
     assert not thread.is_alive()
 
 
+def test_a_dropped_delivery_delivers_first(tmp_path: Path) -> None:
+    """What the tracker that `configure` replaced has recorded reaches that tracker's own sinks."""
+    receiver = Receiver()
+    setup = set_up(tmp_path, receiver)
+    setup.delivery.ensure_running()
+    (thread,) = [each for each in threading.enumerate() if each.name.startswith("cmdrdata")]
+    setup.append(5)
+    del setup
+    gc.collect()
+    thread.join(30)
+    assert receiver.got == once(5)
+
+
 # --- sinks that fail --------------------------------------------------------------------------------
 
 
 @THREADS
 def test_a_sink_that_fails_is_tried_again(tmp_path: Path, *, threads: bool) -> None:
     """Any error of a sink is a reason to come back, with one event first, and not to lose or repeat one."""
-    receiver = Receiver(raises=[Unavailable("later"), ValueError("a bug"), SystemExit()])
+    receiver = Receiver(raises=[Unavailable("later"), ValueError("a bug"), SystemExit(), CancelledError()])
     setup = set_up(tmp_path, receiver, threads=threads)
     setup.append(10)
     assert setup.delivery.flush(60)
     assert receiver.got == once(10)
-    assert [len(each) for each in receiver.asked[:4]] == [10, 1, 1, 1]
-    assert setup.counters.snapshot() == {"unavailable": 3, "delivered": 10}
+    assert [len(each) for each in receiver.asked[:5]] == [10, 1, 1, 1, 1]
+    assert setup.counters.snapshot() == {"unavailable": 4, "delivered": 10}
     setup.delivery.close(10)
 
 

@@ -91,6 +91,9 @@ async def wait(_events: list[UsageEvent]) -> None:
     [
         ("usage.db", "sqlite:///usage.db"),
         ("gopher://x", "gopher"),
+        ("https://user:secret@[::1/in", "a host or a port"),
+        ("https://example.com:secret/in", "a host or a port"),
+        ("https://example.com:99999/in", "a host or a port"),
         ("", "scheme"),
         ("sqlite://usage.db", "three slashes"),
         ("sqlite:///", "three slashes"),

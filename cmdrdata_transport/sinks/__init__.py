@@ -95,7 +95,13 @@ def open_sink(
     """
     if not isinstance(spec, str):
         return _open_python(spec, name)
-    url = urlsplit(spec.strip())
+    try:
+        url = urlsplit(spec.strip())
+        _ = url.port
+    except ValueError:  # which may quote what is secret
+        raise TrackingSetupError(
+            "a sink's URL has a host or a port that none can have; write https://host:8443/path"
+        ) from None
     module = SCHEMES.get(url.scheme)
     if module is None:
         raise TrackingSetupError(
@@ -125,7 +131,7 @@ def file_of(url: SplitResult, home: Path) -> Path:
 
 
 def _open_python(spec: Sink | Callable[[list[UsageEvent]], object], name: str | None) -> Outlet:
-    from .python import PythonOutlet  # noqa: PLC0415 - each sink is imported when it is asked for
+    from cmdrdata_transport.sinks.python import PythonOutlet  # noqa: PLC0415 - each sink is imported when it is asked for
 
     send = spec.send if isinstance(spec, Sink) else spec
     if isinstance(spec, type) or not callable(send):

@@ -25,9 +25,11 @@ class PythonOutlet:
             raise Rejected(f"not an event: {error}") from None
         try:
             self._function(events)
-        except SystemExit:
-            # It would end the delivery thread, without a word.
-            raise Unavailable("the sink wants the program to exit") from None
+        except (Exception, KeyboardInterrupt):
+            raise
+        except BaseException as error:
+            # SystemExit, or a CancelledError of some event loop: it would end the delivery thread.
+            raise Unavailable(type(error).__name__) from None
 
     def close(self) -> None:
         """Nothing of ours is open."""

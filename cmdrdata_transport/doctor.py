@@ -32,6 +32,7 @@ from cmdrdata_transport.demo.calls import (
 from cmdrdata_transport.demo.loopback import Loopback
 from cmdrdata_transport.demo.provider import ACCOUNT_HEADER, Provider, Stated
 from cmdrdata_transport.errors import TrackingError
+from cmdrdata_transport.journal import obstacle
 from cmdrdata_transport.ledger import Ledger
 from cmdrdata_transport.segments import Backlog, backlog
 from cmdrdata_transport.sinks import file_of
@@ -136,8 +137,9 @@ def examine(home: Path | None = None) -> Setup:
     tracker = Tracker(home=home)
     if tracker.disabled:
         problems.append("CMDRDATA_DISABLED is set: nothing is recorded")
-    if unwritable := _unwritable(tracker.home):
-        problems.append(f"{unwritable} cannot be written; events would go to a temporary directory")
+    if in_the_way := obstacle(tracker.wanted_home):
+        there = "memory" if tracker.home == tracker.wanted_home else f"a temporary directory, {tracker.home}"
+        problems.append(f"{in_the_way} cannot be written; events go to {there}")
     journal = tracker.home / "journal"
     recorded: dict[str, int] = {}
     if ledger := next((sink for sink in tracker.sinks if _is_there(sink, tracker.home)), None):
@@ -160,16 +162,6 @@ def examine(home: Path | None = None) -> Setup:
 def _is_there(sink: str, home: Path) -> bool:
     """Whether this sink is a ledger, and its file is there."""
     return sink.startswith("sqlite:") and file_of(urlsplit(sink), home).exists()
-
-
-def _unwritable(home: Path) -> Path | None:
-    """The directory that keeps `home` from being written, or made; found out by trying."""
-    nearest = next(each for each in (home, *home.parents) if each.exists())
-    try:
-        tempfile.TemporaryFile(dir=nearest).close()
-    except OSError:
-        return nearest
-    return None
 
 
 def _lines(path: Path) -> int:

@@ -321,12 +321,27 @@ class _Pen:
 
 
 def find_home(wanted: Path, counters: Counters) -> Path:
-    """`wanted`, or a private temporary directory, counted, when that cannot be written. Makes neither."""
-    there = next(each for each in (wanted, *wanted.absolute().parents) if each.exists())
-    if there.is_dir() and os.access(there, os.W_OK | os.X_OK, effective_ids=_EFFECTIVE):
+    """`wanted`, or a private temporary directory, counted, when that cannot be written.
+
+    `wanted` too where nothing at all can be written: then the journal is in memory.
+    """
+    in_the_way = obstacle(wanted)
+    if in_the_way is None:
         return wanted
-    counters.count("temporary_home", "it cannot be written")
-    return private_home(wanted)
+    try:
+        stand_in = private_home(wanted)
+    except OSError:
+        return wanted
+    counters.count("temporary_home", f"{in_the_way} cannot be written")
+    return stand_in
+
+
+def obstacle(wanted: Path) -> Path | None:
+    """What keeps this user from writing or making `wanted`, itself or one above it; None if nothing does."""
+    # `Path.exists` would raise below a directory that this user may not enter.
+    there = next(each for each in (wanted, *wanted.absolute().parents) if os.path.exists(each))  # noqa: PTH110
+    usable = there.is_dir() and os.access(there, os.W_OK | os.X_OK, effective_ids=_EFFECTIVE)
+    return None if usable else there
 
 
 def private_home(wanted: Path) -> Path:

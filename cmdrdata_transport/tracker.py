@@ -89,9 +89,9 @@ class Tracker:
         self.include_usage = _checked_include_usage(include_usage)
         self.exit_timeout = _checked_seconds(exit_timeout)
         self.counters = Counters()
-        wanted = _home(home or environ.get("CMDRDATA_HOME") or _state_directory())
+        self.wanted_home = _home(home or environ.get("CMDRDATA_HOME") or _state_directory())
         # Journal and relative sinks alike: where one cannot be written, the other cannot either.
-        self.home = find_home(wanted, self.counters)
+        self.home = find_home(self.wanted_home, self.counters)
         self.defaults = Defaults(
             customer=customer_id or environ.get("CMDRDATA_CUSTOMER_ID") or None,
             metadata=check_metadata(metadata) if metadata is not None else _environment_metadata(environ),

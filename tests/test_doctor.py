@@ -153,8 +153,8 @@ def test_what_a_home_holds(home: Path) -> None:
 def test_a_home_that_cannot_be_written(home: Path) -> None:
     """A home below a file is a problem; so is tracking that is switched off."""
     home.write_text("a file")
-    (problem,) = examine(home / "below").problems
-    assert problem == f"{home} cannot be written; events would go to a temporary directory"
+    setup = examine(home / "below")
+    assert setup.problems == (f"{home} cannot be written; events go to a temporary directory, {setup.home}",)
 
 
 def test_a_ledger_that_cannot_be_read(home: Path) -> None:

@@ -326,6 +326,17 @@ def test_find_home_makes_nothing(stand_in: Path, tmp_path: Path) -> None:
     assert counters.snapshot() == {"temporary_home": 1}
 
 
+def test_where_nothing_can_be_written_the_home_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a temporary directory either, events are held in memory; looking for a home is no error."""
+    monkeypatch.setattr(tempfile, "tempdir", "/dev/null")
+    counters = Counters()
+    assert find_home(Path("/dev/null/home"), counters) == Path("/dev/null/home")
+    journal, held = journal_at(Path("/dev/null/home"))
+    journal.append(line_of(0))
+    assert (journal.held, counters.snapshot()) == (1, {})
+    assert held.snapshot() == {"journal_failed": 1, "memory_journal": 1}
+
+
 @pytest.fixture
 def common() -> Iterator[Path]:
     """A directory that every user of this machine may enter, unlike `tmp_path`."""
@@ -355,6 +366,23 @@ def test_a_process_that_gave_up_its_rights_journals_elsewhere(common: Path) -> N
         common,
     )
     assert printed == "True {'temporary_home': 1} []\n"
+
+
+def test_a_home_where_this_user_may_not_go(common: Path) -> None:
+    """Below a directory that this user may not enter a home cannot be written, and that is no error."""
+    (common / "closed").mkdir(mode=0)
+    printed = run(
+        """
+        from cmdrdata_transport.journal import obstacle
+        if os.geteuid() == 0:
+            os.setgroups([])
+            os.setgid(65534)
+            os.setuid(65534)
+        print(obstacle(home / "closed" / "below" / "home") == home / "closed")
+        """,
+        common,
+    )
+    assert printed == "True\n"
 
 
 # --- processes --------------------------------------------------------------------------------------

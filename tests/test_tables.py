@@ -1,0 +1,98 @@
+"""The tables together: each host is one provider's, each path means one thing, each word is one we know."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator
+from fnmatch import fnmatchcase
+from typing import Any
+
+import pytest
+
+from cmdrdata_transport.event import UNITS
+from cmdrdata_transport.providers import PROVIDERS
+from cmdrdata_transport.providers.table import Each, Items, Length, Provider, Same, Shape
+
+OPERATIONS = {
+    "chat",
+    "completion",
+    "embeddings",
+    "image",
+    "video",
+    "transcription",
+    "translation",
+    "speech",
+    "rerank",
+    "classification",
+    "moderation",
+    "ocr",
+    "search",
+    "prediction",
+    "agent",
+}
+
+every_provider = pytest.mark.parametrize("provider", PROVIDERS, ids=lambda each: each.id)
+
+
+def shapes(provider: Provider) -> Iterator[Shape]:
+    """The shapes that a provider's paths speak."""
+    yield from (endpoint.shape for endpoint in provider.endpoints if endpoint.shape is not None)
+
+
+def units(rule: Any) -> Iterator[str]:
+    """Every unit that a tree, or a part of one, counts towards."""
+    match rule:
+        case str():
+            yield rule.removeprefix("-")
+        case tuple():
+            for each in rule:
+                yield from units(each)
+        case Each(into=into):
+            yield from into.values()
+        case Items(tree=tree):
+            yield from units(tree)
+        case Length(unit=unit) | Same(unit=unit):
+            yield unit
+        case _:
+            for each in rule.values():
+                yield from units(each)
+
+
+def test_no_provider_has_two_tables() -> None:
+    """`provider=` names one table."""
+    assert [name for name, count in Counter(each.id for each in PROVIDERS).items() if count > 1] == []
+
+
+@every_provider
+def test_a_host_is_one_provider_s(provider: Provider) -> None:
+    """What a provider's host is asked for, under its paths, goes to its own table."""
+    for pattern in provider.hosts:
+        host = pattern.replace("*", "x-1")
+        first = next(
+            each.id
+            for each in PROVIDERS
+            if provider.under.startswith(each.under) and any(fnmatchcase(host, other) for other in each.hosts)
+        )
+        assert first == provider.id
+
+
+@every_provider
+def test_a_table_counts_in_units_and_operations_that_events_have(provider: Provider) -> None:
+    """A unit or an operation that no event can have is a misspelling."""
+    for shape in shapes(provider):
+        trees = [shape.units, *shape.beside.values(), *shape.lists.values(), shape.request]
+        counted = {unit for tree in trees for unit in units(tree)}
+        counted |= {unit for rule in shape.headers.values() for unit in units(rule)}
+        assert counted <= set(UNITS)
+        assert shape.operation in OPERATIONS
+        assert counted
+
+
+@every_provider
+def test_no_path_hides_another(provider: Provider) -> None:
+    """Of two endpoints with the same path and method, the second could never be reached."""
+    known = Counter((endpoint.method, endpoint.path) for endpoint in provider.endpoints)
+    assert [place for place, count in known.items() if count > 1] == []
+    for endpoint in provider.endpoints:
+        assert re.compile(endpoint.path).groupindex.keys() <= {"model"}

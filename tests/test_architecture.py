@@ -247,6 +247,11 @@ def test_every_test_says_what_it_holds() -> None:
     assert silent == []
 
 
+def test_a_case_has_the_same_name_in_every_process(request: pytest.FixtureRequest) -> None:
+    """No test is named by where in memory its parameter is: workers could not agree on the tests."""
+    assert [item.nodeid for item in request.session.items if re.search("0x[0-9a-f]{8}", item.nodeid)] == []
+
+
 def test_nothing_is_mocked() -> None:
     """Tests run the real code: one that mocks the part in question proves nothing."""
     taken = {f"{module}.{name}" for path in TEST_FILES for module, name, _ in imports(path)}

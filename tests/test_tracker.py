@@ -37,7 +37,6 @@ def bill(events: list[UsageEvent]) -> None:
         ("exit_timeout", float("nan"), "a number of seconds"),
         ("exit_timeout", float("inf"), "a number of seconds"),
     ],
-    ids=repr,
 )
 def test_a_wrong_option_is_an_error_that_says_what_to_do(
     tmp_path: Path, option: str, wrong: Any, says: str

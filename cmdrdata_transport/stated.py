@@ -35,9 +35,12 @@ def stated_event(
     """One event, as a line of JSON. `facts` are further fields of the event; None leaves one out.
 
     Raises:
-        TrackingSetupError: a unit that there is not, or a count that is none.
+        TrackingSetupError: a unit that there is not, a count that is none, or a fact that is no text.
     """
     counts = _checked(usage)
+    for name, value in {"provider": provider, "event_id": event_id, **facts}.items():
+        if not isinstance(value, str) and (value is not None or name == "provider"):
+            raise TrackingSetupError(f"{name}= takes a str, not {type(value).__name__}")
     event = _shared(who, library_version, service, provider) | {
         "usage_status": "complete" if counts else "missing",
         "outcome": "ok",
@@ -128,17 +131,16 @@ def _told(part: Part) -> dict[str, Any]:
     return told
 
 
-def _document(body: Mapping[str, Any] | bytes | str) -> dict[str, Any]:
+def _document(body: Any) -> dict[str, Any]:
+    document: Any = body
     if isinstance(body, bytes | str):
         try:
             document = parse(body.encode() if isinstance(body, str) else body)
         except ValueError as error:
             raise TrackingSetupError(f"the body is not JSON: {error}") from None
-    else:
-        document = dict(body)
-    if type(document) is not dict:
+    if not isinstance(document, Mapping):
         raise TrackingSetupError("the body is not a JSON object; give one answer at a time")
-    return document
+    return dict(document)
 
 
 def _read(table: Provider, document: dict[str, Any]) -> tuple[Shape, Answer]:
@@ -154,9 +156,11 @@ def _read(table: Provider, document: dict[str, Any]) -> tuple[Shape, Answer]:
     )
 
 
-def _checked(usage: Usage | Counts) -> dict[str, int | float]:
+def _checked(usage: Any) -> dict[str, int | float]:
     if isinstance(usage, Usage):
         usage = {unit: count for unit in UNITS if (count := getattr(usage, unit)) is not None}
+    if not isinstance(usage, Mapping):
+        raise TrackingSetupError(f"usage= takes counts by their unit, or a Usage, not {type(usage).__name__}")
     counts: dict[str, int | float] = {}
     for unit, count in usage.items():
         if unit not in UNITS:

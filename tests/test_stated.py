@@ -108,15 +108,19 @@ def test_nothing_is_recorded_where_tracking_is_off(tracker: Tracker) -> None:
         ({"usage": {"input_tokens": -1}}, "is no count"),
         ({"usage": {"input_tokens": 1.5}}, "is no count"),
         ({"usage": {"input_tokens": True}}, "is no count"),
+        ({"usage": None}, "usage= takes counts"),
+        ({"usage": {}, "provider": None}, "provider= takes a str"),
+        ({"usage": {}, "model": 5}, "model= takes a str"),
+        ({"usage": {}, "event_id": 5}, "event_id= takes a str"),
     ],
     ids=str,
 )
 def test_a_wrong_count_is_an_error_that_says_what_to_do(
     tracker: Tracker, wrong: dict[str, Any], says: str
 ) -> None:
-    """Nothing is recorded for a unit that there is not, or a number that cannot be a count."""
+    """Nothing is recorded for a unit that there is not, a number that cannot be a count, or no name."""
     with capture_usage() as events, pytest.raises(TrackingSetupError, match=says):
-        tracker.record(provider="x-ai", **wrong)
+        tracker.record(**{"provider": "x-ai", **wrong})
     assert events == []
 
 
@@ -127,6 +131,7 @@ def test_a_wrong_count_is_an_error_that_says_what_to_do(
         ("anthropic", {"id": "msg_1"}, "states no usage"),
         ("anthropic", b"<html>", "is not JSON"),
         ("anthropic", b"[1]", "is not a JSON object"),
+        ("anthropic", 5, "is not a JSON object"),
     ],
 )
 def test_a_wrong_answer_is_an_error_that_says_what_to_do(

@@ -40,6 +40,9 @@ WAITING = 128 * 1024
 FEW = 3
 """How many chunks of one document may pass before we read them: most come in fewer."""
 
+LONGEST_ATTEMPT = 9
+"""Digits; a header with more is not the number of an attempt."""
+
 REDIRECT, FAILURE = 300, 400
 
 NEVER_SENT = frozenset(
@@ -192,7 +195,7 @@ class Recorder:
             kept = self.kept
             if not self._open or self._unreadable:
                 kept.clear()
-                return PATIENCE
+                return FEW
             chunks, waiting = len(kept), sum(map(len, kept))
             self._read_kept()
             body = self._body
@@ -206,7 +209,7 @@ class Recorder:
         except Exception as error:
             self._fail(error)
             self.kept.clear()
-            return PATIENCE
+            return FEW
 
     def end(self, error: BaseException | None = None, *, closed: bool = False) -> None:
         """The answer is over: read to its end, or closed before that, or broken by `error`."""
@@ -341,7 +344,7 @@ class Recorder:
         if type(model) is str:
             event["request_model"] = model = model[:LONGEST_TEXT]
             event.setdefault("model", model)
-        if self._attempt is not None and self._attempt.isdigit():
+        if self._attempt is not None and self._attempt.isdigit() and len(self._attempt) <= LONGEST_ATTEMPT:
             event["attempt"] = int(self._attempt)
         for name, paths in shape.request_details.items():
             if name not in details and (value := pick(asked, paths)) is not None:

@@ -411,3 +411,13 @@ def test_a_stream_that_names_two_framings_is_one_of_events(world: World, kind: s
     """Whatever else its content type says, a stream of events is passed on and read as one."""
     event = told(read(world, Script(body=CHAT, headers=(("content-type", kind),))))
     assert (event["usage_status"], event["streaming"]) == ("complete", True)
+
+
+@pytest.mark.parametrize(("stated", "attempt"), [("2", 2), ("9" * 5000, None), ("-1", None), ("two", None)])
+@four_ways
+def test_an_attempt_is_numbered_where_its_header_is_a_number(
+    world: World, stated: str, attempt: int | None
+) -> None:
+    """Whatever an application says there, the answer is counted."""
+    asked = {"headers": {"x-stainless-retry-count": stated}}
+    assert told(read(world, Script(body=[DOCUMENT], headers=JSON), **asked)).get("attempt") == attempt

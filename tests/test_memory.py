@@ -155,6 +155,14 @@ PASSING = (
     Passing(
         "noise", Body(lambda: iter([b"<html>", *[FILL] * 1600])), 0, (), ("unparsed", "missing"), "missing"
     ),
+    Passing(
+        "a sound",
+        Body(lambda: (bytes(CHUNK) for _ in range(160))),
+        0,
+        (("content-type", "audio/mpeg"),),
+        ("unparsed", "missing"),
+        "missing",
+    ),
     Passing("a bomb", bomb(a_document(100 * MIB)), LARGEST_DOCUMENT, (*JSON, GZIP), TOO_LARGE, "missing"),
     Passing("a bomb of events", bomb(many_events(SMALL)), 0, (*SSE, GZIP)),
     Passing("a bomb of blanks", bomb(blanks(20 * MIB)), 0, (*JSON, GZIP), MISSING, "missing"),

@@ -68,7 +68,7 @@ class Delivery:
         Waits `timeout` seconds at most, or, without one, for as long as it takes. A sink that asked
         for a pause is not asked before; one that merely failed is.
         """
-        deadline = None if timeout is None else monotonic() + timeout
+        deadline = _deadline(timeout)
         awaited = [(own, size) for own in self._journal.own() if (size := _size(own.path)) > own.start]
         if self._have_all(awaited):
             return True
@@ -89,7 +89,7 @@ class Delivery:
         A thread that hangs in a sink is left behind; what it did not deliver is in the journal, and
         the next process delivers it. `ensure_running` starts all again. Says what `flush` says.
         """
-        deadline = None if timeout is None else monotonic() + timeout
+        deadline = _deadline(timeout)
         self._journal.close()
         delivered = self.flush(timeout)
         self._closed, self._running = True, False
@@ -255,6 +255,11 @@ def _lanes(outlets: Iterable[Outlet], journal: Journal, counters: Counters) -> l
         raise TrackingSetupError(f"a sink is there twice: {', '.join(sorted(identities))}")
     memory = Memory(journal, identities, counters)
     return [Lane(outlet, journal, memory, counters) for outlet in outlets]
+
+
+def _deadline(timeout: float | None) -> float | None:
+    # Python waits no longer than this, some centuries, and raises where it is asked to.
+    return None if timeout is None or timeout >= threading.TIMEOUT_MAX else monotonic() + timeout
 
 
 def _size(path: Path) -> int:

@@ -12,6 +12,7 @@ import os
 import threading
 import tomllib
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -22,7 +23,7 @@ from cmdrdata_transport import __version__
 from cmdrdata_transport.attribution import Attribution, Defaults, check_customer, check_metadata, resolve
 from cmdrdata_transport.counters import Counters
 from cmdrdata_transport.delivery import Delivery
-from cmdrdata_transport.errors import TrackingSetupError
+from cmdrdata_transport.errors import AttributionError, TrackingSetupError
 from cmdrdata_transport.event import Usage, UsageEvent, decode
 from cmdrdata_transport.journal import Journal, find_home
 from cmdrdata_transport.meter import Meter
@@ -93,8 +94,8 @@ class Tracker:
         # Journal and relative sinks alike: where one cannot be written, the other cannot either.
         self.home = find_home(self.wanted_home, self.counters)
         self.defaults = Defaults(
-            customer=customer_id or environ.get("CMDRDATA_CUSTOMER_ID") or None,
-            metadata=check_metadata(metadata) if metadata is not None else _environment_metadata(environ),
+            customer=_environment_customer(environ) if customer_id is None else customer_id,
+            metadata=_environment_metadata(environ) if metadata is None else check_metadata(metadata),
         )
         self.providers = (*_own_providers(providers, environ), *PROVIDERS)
         receivers = [*(_environment_sinks(environ) if sinks is None else _listed(sinks))]
@@ -391,7 +392,8 @@ def _after_fork() -> None:
 
 def _close_all() -> None:
     for tracker in list(_trackers):
-        tracker.close()
+        with suppress(Exception):  # the others are to be closed, too
+            tracker.close()
 
 
 def _find(key: str) -> Tracker:
@@ -444,11 +446,23 @@ def _environment_metadata(environ: Mapping[str, str]) -> dict[str, Any]:
         return {}
     try:
         metadata = decode(text.encode())
-    except ValueError:
+    except (ValueError, RecursionError):
         metadata = None
     if not isinstance(metadata, dict):
         raise TrackingSetupError('CMDRDATA_METADATA is not a JSON object; write it like {"region": "eu"}')
-    return metadata
+    try:
+        return check_metadata(metadata)
+    except AttributionError as error:
+        raise AttributionError(f"CMDRDATA_METADATA: {error}") from None
+
+
+def _environment_customer(environ: Mapping[str, str]) -> str | None:
+    if not (customer := environ.get("CMDRDATA_CUSTOMER_ID")):
+        return None
+    try:
+        return check_customer(customer)
+    except AttributionError as error:
+        raise AttributionError(f"CMDRDATA_CUSTOMER_ID: {error}") from None
 
 
 def _home(given: str | os.PathLike[str]) -> Path:

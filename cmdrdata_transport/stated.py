@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from time import time
-from typing import Any
+from typing import Any, TypeGuard
 
 from cmdrdata_transport.attribution import Attribution
 from cmdrdata_transport.errors import TrackingSetupError
@@ -138,9 +138,13 @@ def _document(body: Any) -> dict[str, Any]:
             document = parse(body.encode() if isinstance(body, str) else body)
         except ValueError as error:
             raise TrackingSetupError(f"the body is not JSON: {error}") from None
-    if not isinstance(document, Mapping):
+    if not _is_mapping(document):
         raise TrackingSetupError("the body is not a JSON object; give one answer at a time")
     return dict(document)
+
+
+def _is_mapping(value: object) -> TypeGuard[Mapping[str, Any]]:
+    return isinstance(value, Mapping)
 
 
 def _read(table: Provider, document: dict[str, Any]) -> tuple[Shape, Answer]:
@@ -159,7 +163,7 @@ def _read(table: Provider, document: dict[str, Any]) -> tuple[Shape, Answer]:
 def _checked(usage: Any) -> dict[str, int | float]:
     if isinstance(usage, Usage):
         usage = {unit: count for unit in UNITS if (count := getattr(usage, unit)) is not None}
-    if not isinstance(usage, Mapping):
+    if not _is_mapping(usage):
         raise TrackingSetupError(f"usage= takes counts by their unit, or a Usage, not {type(usage).__name__}")
     counts: dict[str, int | float] = {}
     for unit, count in usage.items():

@@ -304,6 +304,14 @@ def test_tail_as_json_gives_the_published_events(
     assert [UsageEvent.from_json(line.encode()) for line in lines] == expected
 
 
+def test_tail_before_the_first_event(home: Path) -> None:
+    """Where nothing has been recorded yet there is nothing to show, and that is no error, as for a report."""
+    result = typed("tail", "--once")
+    assert (result.exit_code, result.stdout) == (0, "")
+    assert "nothing has been recorded" in result.stderr
+    assert not home.exists()
+
+
 def test_tail_follows_until_it_is_interrupted(home: Path) -> None:
     """It waits for a ledger that is not there yet, shows events as they land, and ends well on Ctrl-C."""
     with process("tail", "--json") as running:

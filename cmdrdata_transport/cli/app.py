@@ -145,9 +145,7 @@ def report(
         err = console(stderr=True)
         reading.adopt(err, tracker.home, where)
         rows: list[dict[str, Any]] = []
-        if ledger is None and not reading.file_behind(where, tracker.home).exists():
-            reading.say(err, f"There is no ledger in {tracker.home} yet: nothing has been recorded.")
-        else:
+        if ledger is not None or reading.is_there(err, tracker.home, where):
             with Ledger.open(where, home=tracker.home) as opened:
                 rows = opened.report(by=keys, since=start, until=end)
         FORMATS[form.value](console(), rows, keys)
@@ -174,6 +172,8 @@ def tail(
     with _errors_in_one_line(), suppress(KeyboardInterrupt):
         tracker = Tracker(home=home)
         where = ledger or reading.ledger_of(tracker)
+        if once and ledger is None and not reading.is_there(console(stderr=True), tracker.home, where):
+            return
         show(
             console(),
             where,

@@ -41,6 +41,14 @@ def file_behind(ledger: str, home: Path) -> Path:
     return file_of(urlsplit(ledger), home) if ledger.startswith(READABLE) else Path(ledger)
 
 
+def is_there(err: Console, home: Path, ledger: str) -> bool:
+    """Whether the ledger of a home is there; if not, that is said on `err`, and is no error."""
+    found = file_behind(ledger, home).exists()
+    if not found:
+        say(err, f"There is no ledger in {home} yet: nothing has been recorded.")
+    return found
+
+
 def adopt(err: Console, home: Path, ledger: str) -> None:
     """Deliver to `ledger` what dead processes left for it, and say on `err` what is not in it yet."""
     file = file_behind(ledger, home).absolute()

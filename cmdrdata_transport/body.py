@@ -123,8 +123,16 @@ class Document:
 class Framing(Protocol):
     """How a stream's bytes part into events. The modules `sse`, `lines` and `eventstream` are such."""
 
-    BOM: bytes
-    PLAIN: bool
+    @property
+    def BOM(self) -> bytes:  # noqa: N802 - a constant of those modules
+        """What may stand before the first event."""
+        ...
+
+    @property
+    def PLAIN(self) -> bool:  # noqa: N802 - see BOM
+        """Whether bytes of a document can be found in a frame."""
+        ...
+
     """Whether what an event says stands in the stream as it is."""
 
     def normalise(self, block: bytes, /) -> bytes:

@@ -107,14 +107,20 @@ class Settings:
     disabled: bool = False
 
 
-_metered: ContextVar[Any] = ContextVar("cmdrdata_metered", default=None)
-"""The URL of the request that a tracked transport is sending, so that a second one below it is quiet."""
+_metered: ContextVar[list[Any] | None] = ContextVar("cmdrdata_metered", default=None)
+"""The URL of the request that a tracked transport is sending, so that a second one below it is quiet.
+
+In a list that is emptied when it is sent: a task that was started meanwhile has this value for ever.
+"""
 
 
 def is_being_metered(url: Any) -> bool:
     """Whether a tracked transport above is sending a request to this URL."""
     outer = _metered.get()
-    return outer is not None and bool(outer == url)
+    try:
+        return outer is not None and bool(outer[0] == url)
+    except IndexError:  # sent, perhaps just now and in another thread
+        return False
 
 
 class Recorder:
@@ -150,12 +156,14 @@ class Recorder:
         # Popping from a list is one step in CPython: of two threads that end this, one wins.
         self._open = [True]
         self._outer = _metered.get()
-        _metered.set(request.url)
+        self._sending = [request.url]
+        _metered.set(self._sending)
         self._started = time()
         self._ticks = perf_counter()
 
     def sent(self) -> None:
         """The transport below has returned or raised; what it sends from here on is another matter."""
+        self._sending.clear()
         _metered.set(self._outer)
 
     def answered(self, status: int, headers: Headers, content: bytes | None) -> bool:

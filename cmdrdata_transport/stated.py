@@ -47,7 +47,7 @@ def stated_event(
     }
     event.update((name, value) for name, value in facts.items() if value is not None)
     event.update(counts)
-    if event_id is not None:
+    if event_id:
         event["event_id"] = event_id
     return encode(event)
 
@@ -86,7 +86,7 @@ def answered_events(
             event["model"] = part.model
         if answer.details:
             event["details"] = answer.details
-        if event_id is not None:
+        if event_id:
             event["event_id"] = event_id if number == 0 else f"{event_id}/{number}"
         lines.append(encode(event | _told(part)))
     return lines

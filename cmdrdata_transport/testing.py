@@ -11,7 +11,7 @@ pytest fixture `cmdrdata_usage` is the same.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 
 from cmdrdata_transport.event import UsageEvent
@@ -19,7 +19,7 @@ from cmdrdata_transport.tracker import capture
 
 
 @contextmanager
-def capture_usage() -> Iterator[list[UsageEvent]]:
+def capture_usage() -> Generator[list[UsageEvent]]:
     """The events of the calls that are made inside, in the order in which their answers ended."""
     events: list[UsageEvent] = []
 

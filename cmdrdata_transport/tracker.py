@@ -188,7 +188,7 @@ class Tracker:
         said: dict[str, Any] = {} if customer_id is None else {"customer_id": check_customer(customer_id)}
         if metadata is not None:
             said["metadata"] = check_metadata(metadata)
-        settings = self._settings_now()
+        settings = self.current_settings()
         who = resolve(None, said or None, self.defaults, self.counters.count)
         if settings.disabled or not who.track:
             return None
@@ -200,13 +200,14 @@ class Tracker:
         return who
 
     def _record_stated(self, lines: list[bytes]) -> None:
-        settings = self._settings_now()
+        settings = self.current_settings()
         settings.ready()
         for line in lines:
             settings.record(line)
             settings.count("events")
 
-    def _settings_now(self) -> Settings:
+    def current_settings(self) -> Settings:
+        """What the meters of this tracker go by: its settings, or those of a capture while one lasts."""
         return self.settings if _captured_by is None else _diverted(self.settings, _captured_by)
 
     def flush(self, timeout: float | None = None) -> bool:
@@ -288,7 +289,7 @@ class BindingSettings:
         any_host: bool,
     ) -> BindingSettings:
         """The settings, or an error that says what to type instead."""
-        if tracker is not None and not isinstance(tracker, Tracker):
+        if tracker is not None and not isinstance(tracker, Tracker):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise TrackingSetupError(f"tracker= takes a Tracker, not {type(tracker).__name__}")
         Router((tracker or default_tracker()).providers, provider=provider)
         return cls(
@@ -322,7 +323,7 @@ class Binding:
         settings = self.settings
         tracker = settings.tracker or default_tracker()
         self._meter = Meter(
-            tracker._settings_now(),  # noqa: SLF001 - one room
+            tracker.current_settings(),
             Router(tracker.providers, provider=settings.provider, any_host=settings.any_host),
             settings.defaults.over(tracker.defaults),
         )

@@ -168,15 +168,14 @@ def _endpoint(table: Any, where: str, shapes: Mapping[str, Shape]) -> Endpoint:
         if name not in shapes:
             _wrong(f"{where}.shape", f"is {name!r}; there are {', '.join(sorted(shapes))}")
         return Endpoint(path=path, method=method, shape=shapes[name])
-    places: dict[str, Any] = {
-        name: _places(table[name], f"{where}.{name}") for name in ("usage", *_PATHS) if name in table
-    }
+    places: dict[str, Any] = {"usage": (("usage",),)}
+    places |= {name: _places(table[name], f"{where}.{name}") for name in ("usage", *_PATHS) if name in table}
     shape = Shape(
         api=_text(table.get("api"), f"{where}.api"),
         operation=_text(table.get("operation"), f"{where}.operation"),
         units=_tree(table.get("units"), f"{where}.units"),
         stream=_stream(table["stream"], f"{where}.stream") if "stream" in table else None,
-        **({"usage": (("usage",),)} | places),
+        **places,
     )
     return Endpoint(path=path, method=method, shape=shape)
 

@@ -387,6 +387,8 @@ def _read_rule(rule: Any, raw: Any, counts: Counts, report: Callable[[str], None
             for item in raw if type(raw) is list else ():
                 if type(item) is dict and type(name := item.get(key)) is str and name in into:
                     _add(into[name], item.get(value), counts, report)
+        case _:  # a tree, which whoever found it has read
+            pass
 
 
 def _add(unit: str, raw: Any, counts: Counts, report: Callable[[str], None]) -> None:

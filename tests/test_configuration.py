@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from cmdrdata_transport import AttributionError, Tracker, TrackingSetupError, UsageEvent
+from cmdrdata_transport.testing import capture_usage
 
 
 def bill(events: list[UsageEvent]) -> None:
@@ -49,3 +50,12 @@ def test_to_wait_for_ever_is_no_error(tmp_path: Path, seconds: float) -> None:
     assert tracker.flush(seconds)
     tracker.close(seconds)
     assert tracker.stats() == {"events": 1, "delivered": 1}
+
+
+def test_an_empty_event_id_is_none(tmp_path: Path) -> None:
+    """Two events of an empty id would be taken for one."""
+    tracker = Tracker([bill], home=tmp_path, customer_id="acme")
+    with capture_usage() as events:
+        for _ in range(2):
+            tracker.record(provider="openai", usage={"input_tokens": 1}, event_id="")
+    assert len({event.event_id for event in events} - {""}) == 2

@@ -6,6 +6,7 @@ The second half is about which calls are metered, and for whom.
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import subprocess
 import sys
@@ -23,6 +24,8 @@ from cmdrdata_transport import tracker as tracker_module
 from cmdrdata_transport.attribution import customer_context, no_tracking, tracking_headers
 from cmdrdata_transport.errors import AttributionError, TrackingSetupError
 from cmdrdata_transport.event import UsageEvent
+from cmdrdata_transport.httpx import AsyncTrackedTransport
+from cmdrdata_transport.testing import capture_usage
 from cmdrdata_transport.tracker import Tracker, capture, configure
 
 every_ending = pytest.mark.parametrize(
@@ -466,6 +469,36 @@ def test_what_a_transport_calls_by_itself_is_told_too(world: World) -> None:
         ("inner", "openai-compatible"),
         ("outer", "openai"),
     ]
+
+
+def test_a_task_that_a_transport_has_started_is_metered_when_the_call_is_over() -> None:
+    """The task has the context of the call that it was started in, for as long as it runs."""
+    answer = httpx.MockTransport(lambda _: httpx.Response(200, content=DOCUMENT, headers=dict(JSON)))
+    begin = asyncio.Event()
+
+    async def later(client: httpx.AsyncClient) -> None:
+        await begin.wait()
+        await client.post(URL, json={})
+
+    class Starting(httpx.AsyncBaseTransport):
+        async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+            tasks.append(asyncio.create_task(later(worker)))
+            return await answer.handle_async_request(request)
+
+    async def ask() -> None:
+        async with (
+            worker,
+            httpx.AsyncClient(transport=AsyncTrackedTransport(Starting(), customer_id="a")) as client,
+        ):
+            await client.post(URL, json={})
+            begin.set()
+            await asyncio.gather(*tasks)
+
+    tasks: list[asyncio.Task[None]] = []
+    worker = httpx.AsyncClient(transport=AsyncTrackedTransport(answer, customer_id="b"))
+    with capture_usage() as events:
+        asyncio.run(ask())
+    assert [event.customer_id for event in events] == ["a", "b"]
 
 
 @four_ways

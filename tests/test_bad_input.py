@@ -87,6 +87,8 @@ NOISE = bytes(range(256)) * 64
 CODED = gzip.compress(DOCUMENT)
 CODED_STREAM = coded(CHAT, "gzip")
 PING = b"data: ping\n\n"
+VERY_DEEP = DOCUMENT.replace(b"12}", b'12, "x": %s}' % (b"[" * 1000 + b"]" * 1000))
+"""Deep enough to be read, and too deep to be written."""
 DEEP = b"[" * 100_000 + b"]" * 100_000
 
 MISSING = ("missing", ("missing",))
@@ -156,7 +158,7 @@ BAD = (
     Bad("choices that are none", JSON, [document(choices={"0": 1}, model=["a"], id={})], *COMPLETE),
     Bad("a name without end", JSON, [document(model="m" * 100_000, id="i" * 100_000)], *COMPLETE),
     Bad("usage that is deep", JSON, [document(usage={**USAGE, "x": nested(300)})], *COMPLETE),
-    Bad("usage that is very deep", JSON, [document(usage={**USAGE, "x": nested(900)})], *WITHOUT_RAW),
+    Bad("usage that is very deep", JSON, [VERY_DEEP], *WITHOUT_RAW),
     Bad("usage that is large", JSON, [document(usage={**USAGE, "x": "x" * 300_000})], *WITHOUT_RAW),
     # Server-sent events.
     Bad("an unknown event type", SSE, [b'event: new\ndata: {"type": "new"}\n\n', *CHAT], *COMPLETE),

@@ -142,6 +142,7 @@ class Recorder:
     _decoder: Decoder | None = None
     _body: Body | None = None
     _unreadable = False
+    _spoiled = False
 
     def __init__(
         self, settings: Settings, route: Route, who: Attribution, request: Request, attempt: bytes | None
@@ -396,13 +397,15 @@ class Recorder:
                 return "partial", "error"
             return "partial", "cancelled" if given_up else "unknown"
         if parts[0].counts:
-            return "complete", "error" if failed else "ok"
+            # A count that was no count is a part of the usage that is not known.
+            return "partial" if self._spoiled else "complete", "error" if failed else "ok"
         if failed or (body is not None and body.answer.pending):
             return "none", "error" if failed else "ok"
         self._lose("missing")
         return "missing", "ok"
 
     def _report(self, unit: str) -> None:
+        self._spoiled = True
         self._settings.count("bad_counts", f"{self._route.provider} {unit}")
 
     def _header(self, names: tuple[bytes, ...]) -> str | None:

@@ -28,7 +28,7 @@ UNSETTLED_LIMIT = 10_000
 WARNINGS: dict[str, str] = {
     "unattributed": "a call had no customer; use customer_context(), or customer_id= on the client",
     "skipped_no_customer": "a call had no customer and was not recorded, as require_customer asks",
-    "bad_attribution": "a customer header or extension could not be read and was ignored",
+    "bad_attribution": "a customer header or extension could not be read; a call so named is nobody's",
     "metadata_truncated": "merged metadata was over its bound; the farthest sources were left out",
     "signed_headers": "tracking headers in an AWS signature were sent as they are; use customer_context()",
     "unparsed": "an answer could not be read; its usage is not known",

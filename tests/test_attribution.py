@@ -267,13 +267,6 @@ def test_a_track_header_can_switch_one_request_on(value: str) -> None:
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        (HEADER_CUSTOMER, b""),
-        (HEADER_CUSTOMER, b"  "),
-        (HEADER_CUSTOMER, b"\xff\xfe"),
-        (HEADER_CUSTOMER, b"UTF-8''%FF"),
-        (HEADER_CUSTOMER, b"UTF-8''"),
-        (HEADER_CUSTOMER, b"UTF-8''%00"),
-        (HEADER_CUSTOMER, b"x" * 513),
         (HEADER_METADATA, b""),
         (HEADER_METADATA, b"{"),
         (HEADER_METADATA, b"[1]"),
@@ -296,6 +289,37 @@ def test_a_header_that_cannot_be_read_is_counted_and_ignored(name: bytes, value:
         assert resolve({name: value}, None, Defaults(), counted.append) == Attribution(
             "acme", {"a": 1}, track=True
         )
+    assert counted == ["bad_attribution"]
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        b"",
+        b"  ",
+        b"\xff\xfe",
+        b"UTF-8''%FF",
+        b"UTF-8''",
+        b"UTF-8''%00",
+        b"x" * 513,
+    ],
+)
+def test_a_customer_in_a_header_that_cannot_be_read_is_nobody(value: bytes) -> None:
+    """The context's customer does not pay for a call that names another one, however badly."""
+    counted: list[str] = []
+    with customer_context("acme", metadata={"a": 1}), metadata_context({"b": 2}):
+        result = resolve({HEADER_CUSTOMER: value}, None, Defaults(customer="everybody"), counted.append)
+    assert result == Attribution(None, {"b": 2}, track=True)
+    assert counted == ["bad_attribution"]
+
+
+@pytest.mark.parametrize("customer", ["", 42, b"acme", "x" * 513])
+def test_a_customer_in_an_extension_that_cannot_be_read_is_nobody(customer: object) -> None:
+    """As in a header."""
+    counted: list[str] = []
+    with customer_context("acme"):
+        result = resolve(None, {"customer_id": customer}, Defaults(customer="everybody"), counted.append)
+    assert result == Attribution(None, {}, track=True)
     assert counted == ["bad_attribution"]
 
 
@@ -346,8 +370,6 @@ class Unreadable:
         "acme",
         42,
         Hostile(),
-        {"customer_id": ""},
-        {"customer_id": 42},
         {"metadata": "x"},
         {"metadata": {"a": object()}},
         {"metadata": {Unreadable(): 1}},

@@ -76,8 +76,9 @@ def resolve(
     is none, decides. Metadata of all parts is merged, the nearer winning per key; that which
     `customer_context` was given counts for its own customer only.
 
-    Never raises. A part that cannot be read is ignored and counted as `bad_attribution`; metadata of
-    far parts that no longer fits is left out and counted as `metadata_truncated`.
+    Never raises. What cannot be read is ignored and counted as `bad_attribution`; where that is a
+    customer, the request belongs to nobody, rather than to whom the next part names. Metadata of far
+    parts that no longer fits is left out and counted as `metadata_truncated`.
     """
     scope = scope_var.get()
     if headers or extension is not None:
@@ -120,12 +121,18 @@ class _Stated:
     track: bool | None = None
 
     def read(self, readers: _Readers, name: Any, value: Any, count: Callable[[str], None]) -> None:
-        """Take one named value in; one that is unknown or cannot be read is counted, and not taken."""
+        """Take one named value in; one that is unknown or cannot be read is counted, and not taken.
+
+        A customer that cannot be read is nobody: the next part would name somebody else, who would pay.
+        """
+        attribute = None
         try:
             attribute, reader = readers[name]
             setattr(self, attribute, reader(value))
         except Exception:  # whatever a request carries, it is sent
             count("bad_attribution")
+            if attribute == "customer":
+                self.customer = None
 
 
 def _from_headers(headers: Mapping[bytes, bytes], count: Callable[[str], None]) -> _Stated:

@@ -121,5 +121,5 @@ def test_a_killed_application_loses_no_answer(tmp_path: Path, application: str) 
 @pytest.mark.slow
 @pytest.mark.parametrize("application", [SYNC, ASYNC], ids=["sync", "async"])
 def test_an_application_killed_many_times_loses_no_answer(tmp_path: Path, application: str) -> None:
-    """The same, sixty times over one home."""
-    killed(tmp_path, application, times=60)
+    """The same, forty times over one home."""
+    killed(tmp_path, application, times=40)

@@ -29,7 +29,7 @@ METERED = ("--noconftest", "-W", "ignore::DeprecationWarning", "tests/environmen
 """Every SDK that is installed is metered, sync and async, whole and streamed. An old SDK beside a new
 pydantic warns of itself, which is not our affair."""
 
-SUITE = ("-n", "2", "tests", "--deselect", "tests/test_fixtures.py::test_every_cut_in_two")
+SUITE = ("-n", "2", "-m", "not slow", "tests")
 """All but the longest: it replays every answer cut at every byte, which no Python does differently."""
 
 CURRENT = "openai anthropic groq google-genai"

@@ -30,7 +30,7 @@ METERED = ("--noconftest", "-W", "ignore::DeprecationWarning", "tests/environmen
 pydantic warns of itself, which is not our affair."""
 
 SUITE = ("-n", "2", "-m", "not slow", "tests")
-"""All but the longest: it replays every answer cut at every byte, which no Python does differently."""
+"""All but the long ones, which no Python does differently."""
 
 CURRENT = "openai anthropic groq google-genai"
 

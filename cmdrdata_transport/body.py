@@ -18,7 +18,15 @@ from cmdrdata_transport.wire import eventstream, lines, sse
 from cmdrdata_transport.wire.json import parse
 
 LARGEST_DOCUMENT = 16 * 1024 * 1024
-"""The largest document or event that is read, in bytes: embeddings of a full batch fit."""
+"""The largest document or event that is read whole, in bytes."""
+
+DOCUMENT_END = 64 * 1024
+"""How much of the end of a larger document is kept, for what stands behind its content."""
+
+LAST_MEMBERS = 32
+"""How many places in it are tried as the beginning of a member."""
+
+_MEMBER = re.compile(rb'[{,]\s*(?=")')
 
 LARGEST_REFUSAL = 64 * 1024
 """More of an error's body is not kept."""
@@ -69,7 +77,7 @@ class Body(Protocol):
 class Document:
     """A body that is one JSON document; a list is a stream whose server was not asked for events."""
 
-    __slots__ = ("_given_up", "_lose", "_pieces", "_size", "answer", "streaming", "whole")
+    __slots__ = ("_end", "_given_up", "_lose", "_pieces", "_size", "answer", "streaming", "whole")
 
     over = False
     eager = False
@@ -82,22 +90,32 @@ class Document:
         self._pieces: list[bytes] = []
         self._size = 0
         self._given_up = False
+        self._end = b""
 
     def add(self, pieces: Iterable[bytes]) -> None:
-        """Keep the bytes, up to the bound."""
-        if self._given_up:
-            return
+        """Keep the bytes, up to the bound; of a larger document, its end."""
         for piece in pieces:
+            if self._given_up:
+                self._end = (self._end + piece)[-DOCUMENT_END:]
+                continue
             self._pieces.append(piece)
             self._size += len(piece)
-        if self._size > LARGEST_DOCUMENT:
-            self._given_up = True
-            self._pieces.clear()
-            self._lose("too_large")
+            if self._size > LARGEST_DOCUMENT:
+                self._given_up = True
+                self._end = b"".join(self._pieces[-8:])[-DOCUMENT_END:]
+                self._pieces.clear()
 
     def finish(self, *, at_end: bool) -> None:
         """Read the document; one that was cut short is no loss of ours."""
         self.whole = at_end
+        if self._given_up:
+            members = last_members(self._end) if at_end else None
+            self._end = b""
+            if members is None:
+                self._lose("too_large")
+            else:
+                self.answer.absorb(members)
+            return
         # One piece alone, the usual case, is not copied.
         body = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
         self._pieces.clear()
@@ -118,6 +136,23 @@ class Document:
             self.answer.absorb(each)
             if self.answer.satisfied():
                 break
+
+
+def last_members(end: bytes) -> dict[str, Any] | None:
+    """The last members of a document of which only the end is known: embeddings state usage behind them.
+
+    What follows a member of the root closes the root and nothing else, so only such a rest is JSON again
+    once it is opened; members of anything deeper leave a bracket too many.
+    """
+    starts = [match.end() for match in _MEMBER.finditer(end)]
+    for start in starts[-LAST_MEMBERS:]:
+        try:
+            members = parse(b"{" + end[start:])
+        except ValueError:
+            continue
+        if type(members) is dict:
+            return members
+    return None
 
 
 class Framing(Protocol):

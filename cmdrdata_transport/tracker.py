@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from time import monotonic
 from typing import Any, Literal
 from uuid import uuid4
 from weakref import WeakSet, WeakValueDictionary
@@ -392,9 +393,12 @@ def _after_fork() -> None:
 
 
 def _close_all() -> None:
-    for tracker in list(_trackers):
+    """At exit. Trackers share the time: many whose sinks are dead hold it no longer than one."""
+    trackers = list(_trackers)
+    began = monotonic()
+    for tracker in trackers:
         with suppress(Exception):  # the others are to be closed, too
-            tracker.close()
+            tracker.close(max(0.0, tracker.exit_timeout - (monotonic() - began)))
 
 
 def _find(key: str) -> Tracker:

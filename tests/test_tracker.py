@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -51,3 +54,31 @@ def test_a_home_of_the_environment_that_means_nothing(monkeypatch: pytest.Monkey
     monkeypatch.setenv("CMDRDATA_HOME", "~nobody-of-this-name/usage")
     with pytest.raises(TrackingSetupError, match="CMDRDATA_HOME"):
         Tracker([])
+
+
+def test_exit_waits_once_for_all_trackers(tmp_path: Path) -> None:
+    """Twenty trackers with a sink that never answers hold the end of a program as long as one does."""
+    program = """
+import sys, threading, time
+from pathlib import Path
+from cmdrdata_transport import Tracker
+
+class Stuck:
+    def __init__(self, name):
+        self.name = name
+    def send(self, events):
+        threading.Event().wait()
+
+trackers = [
+    Tracker([Stuck(f"stuck-{n}")], home=Path(sys.argv[1]) / str(n), exit_timeout=1.5) for n in range(20)
+]
+for tracker in trackers:
+    tracker.record(provider="x-ai", usage={"input_tokens": 1}, customer_id="acme")
+time.sleep(0.5)
+print(time.monotonic())
+"""
+    ended = subprocess.run(
+        [sys.executable, "-c", program, str(tmp_path)], check=True, capture_output=True, text=True, timeout=60
+    )
+    # One after the other they would take thirty seconds.
+    assert time.monotonic() - float(ended.stdout) < 20

@@ -349,8 +349,9 @@ class Recorder:
         self, event: dict[str, Any], asked: Mapping[str, Any], details: Mapping[str, Any]
     ) -> None:
         shape = self._route.shape
-        model = self._route.model or pick(asked, shape.request_model)
-        if type(model) is str:
+        key = shape.request_model_key
+        model = self._route.model or (pick(asked, shape.request_model) if key is None else asked.get(key))
+        if type(model) is str and model:
             event["request_model"] = model = model[:LONGEST_TEXT]
             event.setdefault("model", model)
         if self._attempt is not None and self._attempt.isdigit() and len(self._attempt) <= LONGEST_ATTEMPT:

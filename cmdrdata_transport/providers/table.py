@@ -165,6 +165,8 @@ class Shape:
     its only place and at the root, and its places."""
     objects: Paths = field(init=False)
     """Every object beside the usage that is read."""
+    request_model_key: str | None = field(init=False)
+    """The key of the request's JSON that names the model, if that is its only place."""
     error_keys: frozenset[str | int] = field(init=False)
     """Keys at the root without one of which an answer states no error."""
 
@@ -178,6 +180,7 @@ class Shape:
         facts = tuple((name, _only_key(paths), paths) for name, paths in named.items() if paths)
         object.__setattr__(self, "facts", facts)
         object.__setattr__(self, "objects", (*self.beside, *self.lists))
+        object.__setattr__(self, "request_model_key", _only_key(self.request_model))
         object.__setattr__(self, "error_keys", frozenset(path[0] for path in self.error))
 
 

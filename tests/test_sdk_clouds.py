@@ -1,13 +1,12 @@
 """The anthropic SDK's clients for other people's clouds, each over a tracked client, against the fixtures.
 
-A stream of `AnthropicBedrock` is decoded by botocore and so is tried where that is installed.
+A stream of `AnthropicBedrock` is decoded by botocore.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from importlib.util import find_spec
 from typing import Any
 
 import anthropic
@@ -24,13 +23,11 @@ BEDROCK = {"api_key": "SECRET", "aws_region": "us-east-1"}
 VERTEX = {"access_token": "SECRET", "region": "europe-west1", "project_id": "fx"}
 FOUNDRY = {"api_key": "SECRET", "resource": "fx"}
 
-needs_botocore = pytest.mark.skipif(find_spec("botocore") is None, reason="botocore decodes these streams")
-
 every_call = pytest.mark.parametrize(
     ("client", "options", "fixture"),
     [
         ("AnthropicBedrock", BEDROCK, "aws/invoke-anthropic"),
-        pytest.param("AnthropicBedrock", BEDROCK, "aws/invoke-anthropic-stream", marks=needs_botocore),
+        ("AnthropicBedrock", BEDROCK, "aws/invoke-anthropic-stream"),
         ("AnthropicVertex", VERTEX, "google/vertex-anthropic"),
         ("AnthropicVertex", VERTEX, "google/vertex-anthropic-stream"),
         ("AnthropicFoundry", FOUNDRY, "azure/anthropic-messages"),

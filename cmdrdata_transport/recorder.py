@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import lru_cache
+from random import Random
 from time import gmtime, perf_counter, strftime, time
 from types import MappingProxyType
 from typing import Any, Protocol
@@ -490,9 +491,14 @@ def _line(settings: Settings, event: dict[str, Any], part: Part, source: str | N
     settings.count("events")
 
 
+_random = Random()  # noqa: S311 - an id is to be unique, not secret; asking the system each time costs more
+_chance = _random.getrandbits
+os.register_at_fork(after_in_child=_random.seed)
+
+
 def new_event_id(seconds: float) -> str:
     """A random id that sorts by time: a UUID of version 7 (RFC 9562), 72 bits of it random."""
-    when, chance = f"{int(seconds * 1000):012x}", os.urandom(9).hex()
+    when, chance = f"{int(seconds * 1000):012x}", f"{_chance(72):018x}"
     return f"{when[:8]}-{when[8:]}-7{chance[:3]}-8{chance[3:6]}-{chance[6:]}"
 
 

@@ -57,7 +57,8 @@ class Tracker:
     state directory. `name` and `service` tell trackers and applications apart. `customer_id` and
     `metadata`: for calls that say nothing nearer. `require_customer`: a call without a customer is not
     recorded, instead of recorded without one. `include_usage`: for asking for the usage of streams that
-    did not ask; it is checked and kept, and has no effect in this version. `on_event`: one more function that is given events, on its own thread.
+    did not ask; it is checked and kept, and has no effect in this version. `on_event`: one more function
+    that is given events, on its own thread.
     `record_error_messages`: keep providers' error messages, which may repeat what was asked.
     `providers`: tables of your own, or TOML files of them (`providers/own.py` says how they look), and
     those in the file that `CMDRDATA_PROVIDERS` names; they come before ours.

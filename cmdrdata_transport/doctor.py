@@ -21,7 +21,7 @@ from cmdrdata_transport.attribution import customer_context
 from cmdrdata_transport.clients import SDKS, tracked_http_client
 from cmdrdata_transport.counters import WARNINGS
 from cmdrdata_transport.demo.calls import (
-    CALLED_SDKS,
+    EVERY_SDK,
     CalledSdk,
     SdkCall,
     call,
@@ -169,7 +169,7 @@ def _lines(path: Path) -> int:
         return sum(1 for _ in file)
 
 
-def prove(sdks: Sequence[CalledSdk] = CALLED_SDKS) -> Proofs:
+def prove(sdks: Sequence[CalledSdk] = EVERY_SDK) -> Proofs:
     """Make every call of the installed ones of `sdks`, sync and async, and hold each event to its answer.
 
     Takes some seconds, most of them to import the SDKs. Raises `TrackingSetupError` as `examine` does.

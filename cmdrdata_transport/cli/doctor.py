@@ -11,7 +11,7 @@ from rich.text import Text
 
 from cmdrdata_transport import __version__
 from cmdrdata_transport.cli.view import number, printable, table_of
-from cmdrdata_transport.demo.calls import CALLED_SDKS
+from cmdrdata_transport.demo.calls import EVERY_SDK
 from cmdrdata_transport.doctor import Proof, Proofs, SdkFinding, Setup, examine, installed_sdks, prove
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def _setup_rows(setup: Setup) -> Iterator[tuple[str, str, str]]:
 
 
 def _sdk_table(sdks: list[SdkFinding]) -> Table:
-    missing = [sdk.name for sdk in CALLED_SDKS if sdk.name not in {each.name for each in sdks}]
+    missing = [sdk.name for sdk in EVERY_SDK if sdk.name not in {each.name for each in sdks}]
     table = table_of("SDK", "version", "its client is of", "to type")
     for each in sdks:
         advice = Text(printable(each.advice))

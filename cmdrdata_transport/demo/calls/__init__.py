@@ -1,0 +1,40 @@
+"""The calls that the demo, the doctor and their tests make: each SDK's own, as a table.
+
+Knows how each SDK is pointed at a server and what its calls are. Knows nothing of what comes of them.
+To add a call is to add a row, in the module of its SDK's kind. An SDK's sync and async clients take the
+same call: the async one gives what the sync one gives, or an awaitable of it.
+"""
+
+from __future__ import annotations
+
+from cmdrdata_transport.demo.calls.anthropic import ANTHROPIC
+from cmdrdata_transport.demo.calls.google import GOOGLE
+from cmdrdata_transport.demo.calls.openai import OPENAI
+from cmdrdata_transport.demo.calls.stainless import GROQ
+from cmdrdata_transport.demo.calls.table import (
+    CalledSdk,
+    SdkCall,
+    Way,
+    call,
+    call_async,
+    connected,
+    connected_async,
+)
+
+CALLED_SDKS = (OPENAI, ANTHROPIC, GOOGLE, GROQ)
+"""The SDKs of the demo, which its extra installs."""
+
+EVERY_SDK = CALLED_SDKS
+"""Every SDK that we know how to call: the doctor calls those that are installed."""
+
+__all__ = [
+    "CALLED_SDKS",
+    "EVERY_SDK",
+    "CalledSdk",
+    "SdkCall",
+    "Way",
+    "call",
+    "call_async",
+    "connected",
+    "connected_async",
+]

@@ -1,33 +1,26 @@
 """Recorded provider traffic, read whole and cut, on both libraries: the usage that each answer states.
 
-The recordings are not part of this repository: they lie in `../shared/wire`, or where `CMDRDATA_WIRE`
-says, and their README describes them. What an answer states is not normalised there, so one step for
+`recorded.py` says where they are. What an answer states is not normalised there, so one step for
 each family of answers brings it to our inclusive numbers. What is not checked is listed, by reason.
 """
 
 from __future__ import annotations
 
-import base64
 import json
-import os
 import random
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
-from pathlib import Path
 from typing import Any, Literal
 
 import pytest
-from exchange import ROOT, WAYS, Exchange, Replay, Way, cut, replay
+from exchange import WAYS, Exchange, Replay, Way, cut, replay
+from recorded import MISSING, are_here, recorded, records
 
-WIRE = Path(os.environ.get("CMDRDATA_WIRE") or ROOT.parent / "shared" / "wire")
-
-if not (WIRE / "README.md").exists():
-    pytest.skip(
-        f"the recordings are not at {WIRE}; CMDRDATA_WIRE says where they are", allow_module_level=True
-    )
+if not are_here():
+    pytest.skip(MISSING, allow_module_level=True)
 
 OURS = {
     "openai": "openai",
@@ -93,9 +86,6 @@ NOT_CHECKED = {
 }
 """Calls of which nothing is asserted, by provider and path, and why; every other call is checked."""
 
-NOT_ON_THE_WIRE = {"content-length", "transfer-encoding", "connection", "host"}
-"""Request headers that the replaying client makes itself."""
-
 Verdict = Literal["counted", "refused", "broken off", "not said", "waiting", "no event"]
 
 
@@ -124,24 +114,11 @@ class Recording:
 
 
 def _read(record: dict[str, Any]) -> Recording:
-    request, response = record["request"], record["response"]
-    left_out = {"content-encoding"} if response["body_state"] == "decoded" else set[str]()
-    if response["content_length_matches"] is False:
-        left_out.add("content-length")
-    asked = request["body"].encode() if request["body"] is not None else base64.b64decode(request["body_b64"])
     return Recording(
         id=record["id"],
         provider=record["provider"],
         endpoint=record["endpoint"],
-        exchange=Exchange(
-            method=request["method"],
-            url=request["url"],
-            request_headers=[each for each in request["headers"] if each[0].lower() not in NOT_ON_THE_WIRE],
-            request_body=asked or None,
-            status=response["status"],
-            headers=[(name, value) for name, value in response["headers"] if name.lower() not in left_out],
-            body=base64.b64decode(response["body_b64"]),
-        ),
+        exchange=recorded(record),
         stated=record["expected"],
         verdict=_verdict(record),
         failed="stream_error" in record["oracle_detail"],
@@ -169,11 +146,7 @@ def _verdict(record: dict[str, Any]) -> Verdict:
     return "waiting" if record["expected_reason"].startswith("usage is null") else "not said"
 
 
-RECORDINGS = [
-    _read(json.loads(line))
-    for name in OURS
-    for line in (WIRE / f"{name}.jsonl").read_text("utf-8").splitlines()
-]
+RECORDINGS = [_read(record) for name in OURS for record in records(name)]
 
 every_way = pytest.mark.parametrize("way", WAYS, ids=str)
 every_recording = pytest.mark.parametrize(

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
-from cmdrdata_transport import Tracker, TrackingSetupError
+from cmdrdata_transport import Tracker, TrackingSetupError, tracked_http_client
+from cmdrdata_transport.demo.loopback import Answer, Call, Loopback
 from cmdrdata_transport.httpx import TrackedTransport
 from cmdrdata_transport.providers.openai import CHAT
-from cmdrdata_transport.providers.table import Endpoint, Provider, Shape
+from cmdrdata_transport.providers.table import Endpoint, Provider, Same, Shape
 from cmdrdata_transport.testing import capture_usage
+
+pytestmark = pytest.mark.usefixtures("one_certificate")
 
 TOML = """
 [[provider]]
@@ -135,17 +141,290 @@ def test_a_table_in_python_comes_before_ours(tmp_path: Path) -> None:
     assert event["provider"] == "my-openai"
 
 
+# --- whole journeys: a file, a client, a server that answers ---
+
+ZOO = """
+[[provider]]
+id = "zoo"
+hosts = ["127.0.0.1"]
+under = "/zoo/"
+request_id = "X-Zoo-Id"
+service_tier = "x-zoo-tier"
+
+[[provider.endpoint]]
+path = "/counted-by-headers$"
+api = "zoo.headers"
+operation = "completion"
+headers = { X-Tokens-In = ["input_tokens", "input_text_tokens"], x-tokens-out = "output_tokens" }
+
+[[provider.endpoint]]
+path = "/speak$"
+api = "zoo.speak"
+operation = "speech"
+request = { text = "length of input_characters" }
+request_model = "voice.model"
+request_details = { voice = ["voice.name", "name"] }
+
+[[provider.endpoint]]
+path = "/charged$"
+api = "zoo.charged"
+operation = "search"
+units = { tokens = "input_tokens" }
+cost = "charge.total"
+
+[[provider.endpoint]]
+path = "/charged-in-cents$"
+api = "zoo.cents"
+operation = "search"
+units = { tokens = "input_tokens" }
+cost = { cents = "0.01" }
+
+[[provider.endpoint]]
+path = "/paint$"
+api = "zoo.paint"
+operation = "image"
+query_model = "with"
+lists = { "pictures.done" = "images" }
+details = { size = "pictures.size" }
+service_tier = "tier"
+
+[[provider.endpoint]]
+path = "/steps$"
+api = "zoo.steps"
+operation = "agent"
+usage = "."
+response_id = []
+
+[provider.endpoint.units]
+steps = [{ read = "input_tokens", wrote = "output_tokens" }]
+
+[provider.endpoint.beside."tools.used"]
+searches = "web_searches"
+
+[[provider.endpoint]]
+path = "/think$"
+api = "zoo.think"
+operation = "chat"
+units = { in = "input_tokens", out = "output_tokens", thought = "output_reasoning_tokens" }
+apart = { total = "all" }
+needs = { input_tokens = ["in", "cached"] }
+
+[[provider.endpoint]]
+path = "/think-aloud$"
+api = "zoo.think_aloud"
+operation = "chat"
+units = { in = "input_tokens", out = "output_tokens", thought = "output_reasoning_tokens" }
+apart = true
+
+[[provider.endpoint]]
+path = "/jobs$"
+api = "zoo.jobs"
+operation = "prediction"
+units = { seconds = "compute_seconds" }
+pending = { state = ["queued", "running"] }
+
+[[provider.endpoint]]
+path = "/told$"
+method = "put"
+api = "zoo.told"
+operation = "chat"
+units = { tokens = ["input_tokens"] }
+error = "failure"
+finish_reason = ["choices.0.why", "why"]
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Journey:
+    """A call of the zoo: what is asked, what is answered, what the event must say, what it must not."""
+
+    target: str
+    answer: Any
+    says: Mapping[str, Any]
+    asked: Any = None
+    headers: tuple[tuple[str, str], ...] = ()
+    method: str = "POST"
+    not_said: frozenset[str] = field(default_factory=frozenset[str])
+
+
+JOURNEYS = (
+    Journey(
+        target="/counted-by-headers",
+        answer={"text": "Grass"},
+        headers=(("x-tokens-in", "12"), ("X-Tokens-Out", "3"), ("x-zoo-id", "r-1"), ("x-zoo-tier", "fast")),
+        says={
+            "provider": "zoo",
+            "usage_source": "header",
+            "input_tokens": 12,
+            "input_text_tokens": 12,
+            "output_tokens": 3,
+            "total_tokens": 15,
+            "request_id": "r-1",
+            "service_tier": "fast",
+        },
+    ),
+    Journey(
+        target="/speak",
+        asked={"text": "Hello, wombat", "voice": {"name": "keeper", "model": "v2"}},
+        answer={"audio": "UklGRg=="},
+        says={
+            "usage_source": "request",
+            "input_characters": 13,
+            "request_model": "v2",
+            "details": {"voice": "keeper"},
+        },
+        not_said=frozenset({"input_tokens"}),
+    ),
+    Journey(
+        target="/charged",
+        answer={"usage": {"tokens": 5, "charge": {"total": 0.0015}}},
+        says={"input_tokens": 5, "provider_cost": "0.0015"},
+    ),
+    Journey(
+        target="/charged-in-cents",
+        answer={"usage": {"tokens": 5, "cents": "12.5"}},
+        says={"provider_cost": "0.125"},
+    ),
+    Journey(
+        target="/paint?with=brush-2",
+        answer={"pictures": {"done": ["a", "b"], "size": "1024x768"}, "tier": "slow"},
+        says={
+            "images": 2,
+            "details": {"size": "1024x768"},
+            "request_model": "brush-2",
+            "service_tier": "slow",
+        },
+        not_said=frozenset({"raw_usage", "total_tokens"}),
+    ),
+    Journey(
+        target="/steps",
+        answer={
+            "id": "not-an-id",
+            "text": "SECRET",
+            "steps": [{"read": 5, "wrote": 2, "text": "SECRET"}, {"read": 7, "wrote": 1}],
+            "tools": {"used": {"searches": 3}},
+        },
+        says={
+            "input_tokens": 12,
+            "output_tokens": 3,
+            "web_searches": 3,
+            "raw_usage": {
+                "steps": [{"read": 5, "wrote": 2}, {"read": 7, "wrote": 1}],
+                "used": {"searches": 3},
+            },
+        },
+        not_said=frozenset({"response_id"}),
+    ),
+    Journey(
+        target="/think",
+        answer={"usage": {"in": 5, "cached": 0, "out": 2, "thought": 7, "all": 14}},
+        says={"input_tokens": 5, "output_tokens": 9, "output_reasoning_tokens": 7, "total_tokens": 14},
+    ),
+    Journey(
+        target="/think",
+        answer={"usage": {"in": 5, "out": 2}},
+        says={"output_tokens": 2},
+        not_said=frozenset({"input_tokens"}),
+    ),
+    Journey(
+        target="/think-aloud",
+        answer={"usage": {"in": 5, "out": 9, "thought": 7, "total_tokens": 14}},
+        says={"output_tokens": 9, "total_tokens": 14},
+    ),
+    Journey(
+        target="/jobs",
+        answer={"id": "job-1", "state": "queued"},
+        says={"usage_status": "none", "outcome": "ok", "response_id": "job-1"},
+        not_said=frozenset({"compute_seconds"}),
+    ),
+    Journey(
+        target="/jobs",
+        answer={"id": "job-1", "state": "done", "usage": {"seconds": 1.25}},
+        says={"usage_status": "complete", "compute_seconds": 1.25},
+    ),
+    Journey(
+        target="/told",
+        method="PUT",
+        answer={"usage": {"tokens": 1}, "failure": {"type": "tired"}, "choices": [{"why": "error"}]},
+        says={"input_tokens": 1, "outcome": "error", "error_type": "tired", "finish_reason": "error"},
+    ),
+)
+
+
+@pytest.mark.parametrize("way", ["environment", "tracker"])
+@pytest.mark.parametrize("journey", JOURNEYS, ids=lambda journey: f"{journey.target} {journey.answer}"[:40])
+def test_a_provider_in_a_file_is_metered_as_it_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, journey: Journey, way: str
+) -> None:
+    """Each word of a table means in TOML what it means in Python, from the file to the event."""
+    file = tmp_path / "zoo.toml"
+    file.write_text(ZOO, "utf-8")
+    if way == "environment":
+        monkeypatch.setenv("CMDRDATA_PROVIDERS", str(file))
+    tracker = Tracker([], home=tmp_path, providers=() if way == "environment" else [file])
+
+    def answer(call: Call) -> Answer:
+        assert (call.method, call.path) == (journey.method, f"/zoo{journey.target.partition('?')[0]}")
+        return Answer.json(journey.answer, headers=journey.headers)
+
+    with (
+        Loopback(answer) as server,
+        capture_usage() as events,
+        tracked_http_client(tracker=tracker) as client,
+    ):
+        client.request(journey.method, f"{server.url}/zoo{journey.target}", json=journey.asked or {})
+    (event,) = (event.to_dict() for event in events)
+    assert {name: event.get(name) for name in journey.says} == journey.says
+    assert event["provider"] == "zoo"
+    assert not journey.not_said & event.keys()
+
+
+def test_paths_beside_those_of_the_provider_are_not_its(tmp_path: Path) -> None:
+    """`under` says how its paths begin, at a host that has others."""
+    answer = httpx.Response(200, json={"usage": {"tokens": 5}})
+    transport = TrackedTransport(
+        httpx.MockTransport(lambda _: answer), tracker=tracker_of(tmp_path, ZOO), any_host=False
+    )
+    with capture_usage() as events, httpx.Client(transport=transport) as client:
+        client.post("http://127.0.0.1/elsewhere/charged", json={})
+    assert events == []
+
+
+def test_a_compatible_provider_is_known_at_any_host(tmp_path: Path) -> None:
+    """With `compatible`, a server of the same kind is metered under that name wherever it stands."""
+    text = TOML.replace('id = "acme-llm"', 'id = "acme-llm"\ncompatible = "acme-compatible"', 1)
+    transport = TrackedTransport(
+        httpx.MockTransport(lambda _: httpx.Response(200, json=GENERATED)), tracker=tracker_of(tmp_path, text)
+    )
+    with capture_usage() as events, httpx.Client(transport=transport) as client:
+        client.post("http://10.0.0.7:9000/v1/generate", json={})
+    assert [(event.provider, event.usage.total_tokens) for event in events] == [("acme-compatible", 15)]
+
+
+# --- what is wrong ---
+
+_HOSTS = 'hosts = ["llm.acme.example", "*.llm.acme.example"]'
+
+
 @pytest.mark.parametrize(
     ("old", "new", "says"),
     [
         ('id = "acme-llm"', 'id = "Acme LLM"', r"provider\[0\]\.id is 'Acme LLM'"),
         ('id = "acme-llm"', "", r"provider\[0\]\.id is missing"),
-        ('hosts = ["llm.acme.example", "*.llm.acme.example"]', "", r"provider\[0\]\.hosts is None"),
+        ('id = "acme-llm"', "id = 7", r"provider\[0\]\.id is 7; text is expected"),
+        (_HOSTS, "", r"provider\[0\]\.hosts is None; text, or a list"),
+        (_HOSTS, "hosts = []", r"provider\[0\]\.hosts is empty"),
+        (_HOSTS, "hosts = [5]", r"provider\[0\]\.hosts is 5; text is expected"),
         (
-            'hosts = ["llm.acme.example", "*.llm.acme.example"]',
-            "hosts = []",
-            r"provider\[0\]\.hosts is empty",
+            _HOSTS,
+            'hosts = "https://llm.acme.example"',
+            r"hosts has 'https://llm.acme.example'; write a host's",
         ),
+        (_HOSTS, 'hosts = "llm.acme.example:8000"', r"without scheme, port and path"),
+        (_HOSTS, 'hosts = "LLM.acme.example"', r"in lower case"),
+        (_HOSTS, f'{_HOSTS}\nunder = "v1"', r"provider\[0\]\.under is 'v1'; it is how paths begin"),
+        (_HOSTS, f'{_HOSTS}\ncompatible = "no good"', r"provider\[0\]\.compatible is 'no good'"),
+        (_HOSTS, f"{_HOSTS}\nport = 80", r"provider\[0\]\.port means nothing here; there are compatible, "),
         ('path = "/v1/generate$"', 'path = "("', r"endpoint\[1\]\.path is no regular expression"),
         (
             'shape = "openai.chat_completions"',
@@ -170,8 +449,43 @@ def test_a_table_in_python_comes_before_ours(tmp_path: Path) -> None:
             r"units\.inner\.thinking names the unit 'x'",
         ),
         ('kind = "event"', 'done = "yes"', r"stream\.done is 'yes'; true or false"),
+        ('kind = "event"', "start = 1", r"endpoint\[1\]\.stream\.start means nothing here"),
+        (
+            'model = "meta.model"',
+            'model = "meta..model"',
+            r"endpoint\[1\]\.model is 'meta..model'; write keys",
+        ),
+        ('model = "meta.model"', "cost = { cents = 0.01 }", r"cost\.cents is 0.01; text is expected"),
+        ('model = "meta.model"', 'cost = { cents = "few" }', r"cost\.cents is 'few'; how many US dollars"),
+        ('model = "meta.model"', 'cost = { cents = "-1" }', r"cost\.cents is '-1'; how many US dollars"),
+        ('model = "meta.model"', 'headers = { x-in = "tokens" }', r"headers\.x-in names the unit 'tokens'"),
+        ('model = "meta.model"', 'headers = { "x in" = "images" }', r"headers has 'x in', which is no name"),
+        ('model = "meta.model"', "headers = 5", r"endpoint\[1\]\.headers is 5; a table is expected"),
+        ('model = "meta.model"', 'request = { a = "length of it" }', r"request\.a names the unit 'it'"),
+        ('model = "meta.model"', 'lists = { "." = "images" }', r"lists has \"\.\"; name the list"),
+        (
+            'model = "meta.model"',
+            'lists = { data = "pictures" }',
+            r"lists\.data names the unit 'pictures'",
+        ),
+        ('model = "meta.model"', 'beside = { "a.b" = "images" }', r"beside\.a\.b is 'images'; a table"),
+        ('model = "meta.model"', 'beside = { "a.b" = { c = "d" } }', r"beside\.a\.b\.c names the unit 'd'"),
+        ('model = "meta.model"', 'needs = { tokens = "in" }', r"needs\.tokens names the unit 'tokens'"),
+        ('model = "meta.model"', 'apart = { part = "thoughts" }', r"apart\.part names the unit 'thoughts'"),
+        ('model = "meta.model"', "apart = 5", r"endpoint\[1\]\.apart is 5; a table is expected"),
+        ('model = "meta.model"', "pending = { status = true }", r"pending\.status is True; text, or a list"),
+        ('model = "meta.model"', "details = { size = 5 }", r"details\.size is 5; text, or a list"),
+        ('path = "/v1/generate$"', "", r"endpoint\[1\]\.path is missing"),
+        ('path = "/v1/generate$"', 'path = "/v1"\nmethod = 5', r"endpoint\[1\]\.method is 5"),
+        (
+            'shape = "openai.chat_completions"',
+            'api = "x"\noperation = "chat"',
+            r"endpoint\[0\]\.units is missing; a table of units is expected, or headers",
+        ),
         ('finish_reason = "why"', 'finish = "why"', r"endpoint\[1\]\.finish means nothing here"),
         ("[[provider]]", "[[", "cannot be read"),
+        ("[[provider]]", "[provider]", "provider is {'id'.*write \\[\\[…\\]\\] tables"),
+        ("[[provider]]", "x = 1\n[[provider]]", "x means nothing here; there are provider"),
     ],
 )
 def test_a_wrong_table_is_refused_with_its_place(tmp_path: Path, old: str, new: str, says: str) -> None:
@@ -181,16 +495,58 @@ def test_a_wrong_table_is_refused_with_its_place(tmp_path: Path, old: str, new: 
         tracker_of(tmp_path, TOML.replace(old, new, 1))
 
 
+def test_a_provider_is_described_once(tmp_path: Path) -> None:
+    """A second table of the same id would be a table that is never used."""
+    with pytest.raises(TrackingSetupError, match=r"provider\[1\]\.id is 'acme-llm' again; put all"):
+        tracker_of(tmp_path, TOML + TOML)
+
+
+@pytest.mark.parametrize("text", ["", "# nothing yet"])
+def test_a_file_without_a_provider_is_an_error(tmp_path: Path, text: str) -> None:
+    """An empty file is somebody's mistake."""
+    with pytest.raises(TrackingSetupError, match=r"provider is missing; write \[\[…\]\] tables"):
+        tracker_of(tmp_path, text)
+
+
 def test_a_file_that_is_not_there_is_an_error(tmp_path: Path) -> None:
     """A path that cannot be read says so when the tracker is made."""
     with pytest.raises(TrackingSetupError, match="cannot be read"):
         Tracker([], home=tmp_path, providers=[tmp_path / "none.toml"])
 
 
+@pytest.mark.parametrize("content", [b"\xff\xfe[\x00", b"<html>", None], ids=["UTF-16", "HTML", "directory"])
+def test_a_file_that_is_something_else_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes | None
+) -> None:
+    """What is no TOML in UTF-8, or no file at all, is named with the reason."""
+    file = tmp_path / "own.toml"
+    if content is None:
+        file.mkdir()
+    else:
+        file.write_bytes(content)
+    monkeypatch.setenv("CMDRDATA_PROVIDERS", os.fspath(file))
+    with pytest.raises(TrackingSetupError, match=r"own\.toml' cannot be read: .+"):
+        Tracker([], home=tmp_path)
+
+
 @pytest.mark.parametrize(
     ("own", "says"),
     [
         ({"id": "x"}, r"providers\[0\] is a dict"),
+        (Provider(id="x", hosts=("https://x",), endpoints=()), r"providers\[0\]\.hosts has 'https://x'"),
+        (
+            Provider(
+                id="x",
+                hosts=("x",),
+                endpoints=(
+                    Endpoint(
+                        path="/",
+                        shape=Shape(api="x", operation="chat", usage=(), units={"a": Same(unit="tokens")}),
+                    ),
+                ),
+            ),
+            r"endpoint\[0\]\.units\.a names the unit 'tokens'",
+        ),
         (
             Provider(
                 id="x",
@@ -204,7 +560,7 @@ def test_a_file_that_is_not_there_is_an_error(tmp_path: Path) -> None:
             r"providers\[0\]\.endpoint\[0\]\.units\.a names the unit 'tokens'",
         ),
     ],
-    ids=["no table", "no unit"],
+    ids=["no table", "no host", "no unit said again", "no unit"],
 )
 def test_a_wrong_table_in_python_is_refused_too(tmp_path: Path, own: Any, says: str) -> None:
     """What comes from Python is checked as what comes from a file."""

@@ -22,17 +22,43 @@ Knows which words a table may have and says where one is wrong. Takes documents,
     prompt = "input_tokens"
     generated = "output_tokens"
     cached = { hits = "cache_read_tokens" }
+
+The words are those of `table.py`, which explains them; here is how TOML writes what only Python has.
+
+A place is keys with dots between them, numbers for items of a list, and "." for the whole document.
+In `units`, `request` and `beside` a list of names counts towards each of them, a list of one table is
+read by it item by item, and "length of images" counts what is in a list, or the characters of a text.
+
+| word | written |
+|---|---|
+| provider: `request_id`, `service_tier` | names of response headers |
+| provider: `under`, `compatible` | `"/acme/"`; `"acme-compatible"` |
+| `method`, `query_model` | `"GET"`; `"model"`: the key of the URL's query |
+| `usage`, `model`, `request_model`, `response_id`, `finish_reason` | a place, or a list of them |
+| `service_tier`, `error` | the same |
+| `details`, `request_details` | `{ size = "image.size" }`: what is kept because it changes a price |
+| `headers` | `{ x-tokens-in = "input_tokens" }`, where the body states no usage |
+| `request` | `{ text = "length of input_characters" }`: what was asked for, where nothing is answered |
+| `beside` | `{ "meta.tools" = { searches = "web_searches" } }`: an object outside the usage object |
+| `lists` | `{ "data" = "images" }`: a list of content, whose length counts |
+| `cost` | `"cost.total"`: US dollars, in the usage object; or `{ cents = "0.01" }`: what one is worth |
+| `needs` | `{ input_tokens = ["prompt"] }`: keys of the usage object without which a unit is not known |
+| `apart` | `true`, or `{ part = …, of = …, total = … }` |
+| `pending` | `{ status = ["queued", "running"] }` |
+| `stream` | `{ done, ends, kind, overlay, finish_ends }` |
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
-from typing import Any, NoReturn
+from collections.abc import Callable, Iterable, Mapping
+from decimal import Decimal, InvalidOperation
+from typing import Any, NoReturn, TypeAlias
 
 from cmdrdata_transport.errors import TrackingSetupError
 from cmdrdata_transport.event import UNITS
 from cmdrdata_transport.providers.table import (
+    Apart,
     Each,
     Endpoint,
     Items,
@@ -40,6 +66,7 @@ from cmdrdata_transport.providers.table import (
     Path,
     Paths,
     Provider,
+    Same,
     Shape,
     Stream,
 )
@@ -66,7 +93,15 @@ OPERATIONS = frozenset(
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 
-_PATHS = ("response_id", "model", "finish_reason", "service_tier", "error", "request_model")
+_HOST = re.compile(r"[a-z0-9*?._-]+|\[?[0-9a-f:]*:[0-9a-f:]*:[0-9a-f:]*\]?")
+"""A name with wildcards, or an address."""
+
+_HEADER = re.compile(rb"[!#$%&'*+.^_`|~0-9a-z-]+")
+
+_LENGTH = "length of "
+
+Words: TypeAlias = "Mapping[str, Callable[[Any, str], Any]]"
+"""The words that a table may have, and what reads each: a value and its place give what it means."""
 
 
 def from_toml(document: Mapping[str, Any], where: str, known: Iterable[Provider]) -> tuple[Provider, ...]:
@@ -82,11 +117,17 @@ def from_toml(document: Mapping[str, Any], where: str, known: Iterable[Provider]
         if endpoint.shape is not None
     }
     _only(document, {"provider"}, where)
-    tables = _list(document.get("provider"), f"{where}: provider")
-    return tuple(
-        checked(_provider(table, f"{where}: provider[{number}]", shapes), f"{where}: provider[{number}]")
-        for number, table in enumerate(tables)
-    )
+    found: dict[str, Provider] = {}
+    for number, table in enumerate(_tables(document.get("provider"), f"{where}: provider")):
+        here = f"{where}: provider[{number}]"
+        provider = checked(_provider(table, here, shapes), here)
+        if provider.id in found:
+            _wrong(f"{here}.id", f"is {provider.id!r} again; put all its hosts and endpoints in one table")
+        found[provider.id] = provider
+    return tuple(found.values())
+
+
+# --- what is checked, wherever it came from ---
 
 
 def checked(table: Any, where: str) -> Provider:
@@ -97,6 +138,16 @@ def checked(table: Any, where: str) -> Provider:
         _wrong(f"{where}.id", f"is {table.id!r}; use lower-case letters, digits, dots and hyphens")
     if not table.hosts:
         _wrong(f"{where}.hosts", "is empty; name the hosts, * stands for anything within a name")
+    for host in table.hosts:
+        if not _HOST.fullmatch(host):
+            _wrong(
+                f"{where}.hosts",
+                f"has {host!r}; write a host's name alone, in lower case, without scheme, port and path",
+            )
+    if not table.under.startswith("/"):
+        _wrong(f"{where}.under", f"is {table.under!r}; it is how paths begin, so it begins with /")
+    if table.compatible is not None and not _NAME.fullmatch(table.compatible):
+        _wrong(f"{where}.compatible", f"is {table.compatible!r}; it is a provider's id")
     for number, endpoint in enumerate(table.endpoints):
         here = f"{where}.endpoint[{number}]"
         try:
@@ -111,10 +162,26 @@ def checked(table: Any, where: str) -> Provider:
 def _check_shape(shape: Shape, where: str) -> None:
     if shape.operation not in OPERATIONS:
         _wrong(f"{where}.operation", f"is {shape.operation!r}; there are {', '.join(sorted(OPERATIONS))}")
-    trees = {"units": shape.units, "request": shape.request}
-    trees |= {f"beside {path}": tree for path, tree in (*shape.beside.items(), *shape.lists.items())}
+    trees: dict[str, Any] = {"units": shape.units, "request": shape.request}
+    trees |= {_written("beside", path): tree for path, tree in shape.beside.items()}
+    trees |= {_written("lists", path): tree for path, tree in shape.lists.items()}
+    trees |= {f"headers.{name.decode('latin-1')}": unit for name, unit in shape.headers.items()}
+    trees |= {f"needs.{unit}": unit for unit in shape.needs}
+    if shape.apart is not None:
+        trees |= {"apart.part": shape.apart.part, "apart.of": shape.apart.of}
     for name, tree in trees.items():
         _check_tree(tree, f"{where}.{name}")
+    for header in shape.headers:
+        if not _HEADER.fullmatch(header):
+            _wrong(f"{where}.headers", f"has {header.decode('latin-1')!r}, which is no name of a header")
+    for path, dollars in shape.cost.items():
+        try:
+            worth = Decimal(dollars)
+        except InvalidOperation:
+            worth = Decimal("NaN")
+        if not worth.is_finite() or worth <= 0:
+            here = f"{where}.{_written('cost', path)}"
+            _wrong(here, f'is {dollars!r}; how many US dollars one of these is, as text: "1", or "0.01"')
 
 
 def _check_tree(rule: Any, where: str) -> None:
@@ -130,7 +197,7 @@ def _check_tree(rule: Any, where: str) -> None:
                 _check_tree(unit, f"{where}.{key}")
         case Items(tree=tree):
             _check_tree(tree, where)
-        case Length(unit=unit):
+        case Length(unit=unit) | Same(unit=unit):
             _check_tree(unit, where)
         case Mapping():
             for key, below in rule.items():
@@ -139,61 +206,144 @@ def _check_tree(rule: Any, where: str) -> None:
             _wrong(where, f"is {rule!r}; a unit's name or a table of them is expected")
 
 
+def _written(word: str, path: Path) -> str:
+    return ".".join((word, *map(str, path)))
+
+
+# --- from TOML ---
+
+
 def _provider(table: Any, where: str, shapes: Mapping[str, Shape]) -> Provider:
-    _only(table, {"id", "hosts", "endpoint", "request_id"}, where)
-    endpoints = _list(table.get("endpoint"), f"{where}.endpoint")
+    words: Words = {
+        "id": _text,
+        "hosts": _texts,
+        "under": _text,
+        "compatible": _text,
+        "request_id": _header_names,
+        "service_tier": _header_names,
+    }
+    _only(table, {"endpoint", *words}, where)
+    endpoints = _tables(table.get("endpoint"), f"{where}.endpoint")
     return Provider(
-        id=_text(table.get("id"), f"{where}.id"),
-        hosts=_texts(table.get("hosts"), f"{where}.hosts"),
         endpoints=tuple(
             _endpoint(endpoint, f"{where}.endpoint[{number}]", shapes)
             for number, endpoint in enumerate(endpoints)
         ),
-        request_id=tuple(
-            name.lower().encode()
-            for name in _texts(table.get("request_id", "x-request-id"), f"{where}.request_id")
-        ),
+        **_said(table, words, where, required=("id", "hosts")),
     )
 
 
 def _endpoint(table: Any, where: str, shapes: Mapping[str, Shape]) -> Endpoint:
-    own = {"api", "operation", "usage", "units", "stream", *_PATHS}
-    _only(table, {"path", "method", "shape", *own}, where)
-    path = _text(table.get("path"), f"{where}.path")
-    method = _text(table.get("method", "POST"), f"{where}.method").upper()
-    if "shape" in table:
-        if mixed := own & set(table):
-            _wrong(where, f"has a shape and {min(mixed)!r}; a shape that we know is taken whole")
-        name = _text(table["shape"], f"{where}.shape")
-        if name not in shapes:
-            _wrong(f"{where}.shape", f"is {name!r}; there are {', '.join(sorted(shapes))}")
-        return Endpoint(path=path, method=method, shape=shapes[name])
-    places: dict[str, Any] = {"usage": (("usage",),)}
-    places |= {name: _places(table[name], f"{where}.{name}") for name in ("usage", *_PATHS) if name in table}
-    shape = Shape(
-        api=_text(table.get("api"), f"{where}.api"),
-        operation=_text(table.get("operation"), f"{where}.operation"),
-        units=_tree(table.get("units"), f"{where}.units"),
-        stream=_stream(table["stream"], f"{where}.stream") if "stream" in table else None,
-        **places,
-    )
-    return Endpoint(path=path, method=method, shape=shape)
+    words: Words = {"path": _text, "method": _method, "query_model": _text}
+    _only(table, {"shape", *words, *_SHAPE_WORDS}, where)
+    said = _said(table, words, where, required=("path",))
+    if "shape" not in table:
+        return Endpoint(shape=_shape(table, where), **said)
+    if mixed := _SHAPE_WORDS.keys() & table.keys():
+        _wrong(where, f"has a shape and {min(mixed)!r}; a shape that we know is taken whole")
+    name = _text(table["shape"], f"{where}.shape")
+    if name not in shapes:
+        _wrong(f"{where}.shape", f"is {name!r}; there are {', '.join(sorted(shapes))}")
+    return Endpoint(shape=shapes[name], **said)
+
+
+def _shape(table: Mapping[str, Any], where: str) -> Shape:
+    said = _said(table, _SHAPE_WORDS, where, required=("api", "operation"))
+    if not said.keys() & {"units", "headers", "request", "beside", "lists"}:
+        _wrong(f"{where}.units", "is missing; a table of units is expected, or headers, request or lists")
+    without: dict[str, Any] = {"usage": (("usage",),) if "units" in said else (), "units": {}}
+    return Shape(**{**without, **said})
+
+
+def _said(
+    table: Mapping[str, Any],
+    words: Words,
+    where: str,
+    *,
+    required: tuple[str, ...],
+) -> dict[str, Any]:
+    """What the table says, word for word; of the words that it must have, whether it has them too."""
+    return {
+        word: read(table.get(word), f"{where}.{word}")
+        for word, read in words.items()
+        if word in table or word in required
+    }
 
 
 def _stream(table: Any, where: str) -> Stream:
-    _only(table, {"done", "ends", "kind", "overlay", "finish_ends"}, where)
-    for name in ("done", "overlay", "finish_ends"):
-        if type(table.get(name, False)) is not bool:
-            _wrong(f"{where}.{name}", f"is {table[name]!r}; true or false is expected")
-    return Stream(
-        done=table.get("done", False),
-        ends=frozenset(_texts(table.get("ends", ()), f"{where}.ends")),
-        kind=_place(table.get("kind", "type"), f"{where}.kind"),
-        overlay=table.get("overlay", False),
-        finish_ends=table.get("finish_ends", True),
-        # Where usage stands is the table's own affair, so every event is looked at.
-        needles=(b"{",),
-    )
+    words: Words = {"done": _flag, "ends": _names, "kind": _place, "overlay": _flag, "finish_ends": _flag}
+    _only(table, words.keys(), where)
+    said: dict[str, Any] = {"finish_ends": True, **_said(table, words, where, required=())}
+    # Where usage stands is the table's own affair, so every event is looked at.
+    return Stream(needles=(b"{",), **said)
+
+
+def _flag(value: Any, where: str) -> bool:
+    if not isinstance(value, bool):
+        _wrong(where, f"is {value!r}; true or false is expected")
+    return value
+
+
+def _method(value: Any, where: str) -> str:
+    return _text(value, where).upper()
+
+
+def _names(value: Any, where: str) -> frozenset[str]:
+    return frozenset(_texts(value, where))
+
+
+def _header_names(value: Any, where: str) -> tuple[bytes, ...]:
+    return tuple(name.lower().encode() for name in _texts(value, where))
+
+
+def _headers(table: Any, where: str) -> dict[bytes, Any]:
+    return {name.lower().encode(): rule for name, rule in _tree(table, where).items()}
+
+
+def _details(table: Any, where: str) -> dict[str, Paths]:
+    return {name: _places(value, f"{where}.{name}") for name, value in _table(table, where).items()}
+
+
+def _beside(table: Any, where: str) -> dict[Path, Any]:
+    return {
+        _place(place, where): _tree(tree, f"{where}.{place}") for place, tree in _table(table, where).items()
+    }
+
+
+def _lists(table: Any, where: str) -> dict[Path, Any]:
+    found: dict[Path, dict[str | int, Length]] = {}
+    for place, unit in _table(table, where).items():
+        *above, last = _place(place, where) or _wrong(where, 'has "."; name the list')
+        found.setdefault(tuple(above), {})[last] = Length(unit=_text(unit, f"{where}.{place}"))
+    return dict(found)
+
+
+def _cost(value: Any, where: str) -> dict[Path, str]:
+    if isinstance(value, str):
+        return {_place(value, where): "1"}
+    return {
+        _place(place, where): _text(dollars, f"{where}.{place}")
+        for place, dollars in _table(value, where).items()
+    }
+
+
+def _needs(table: Any, where: str) -> dict[str, frozenset[str]]:
+    return {unit: _names(keys, f"{where}.{unit}") for unit, keys in _table(table, where).items()}
+
+
+def _apart(value: Any, where: str) -> Apart | None:
+    if isinstance(value, bool):
+        return Apart() if value else None
+    words: Words = {"part": _text, "of": _text, "total": _text}
+    _only(value, words.keys(), where)
+    return Apart(**_said(value, words, where, required=()))
+
+
+def _pending(table: Any, where: str) -> dict[Path, frozenset[str]]:
+    return {
+        _place(place, where): _names(values, f"{where}.{place}")
+        for place, values in _table(table, where).items()
+    }
 
 
 def _places(value: Any, where: str) -> Paths:
@@ -201,7 +351,43 @@ def _places(value: Any, where: str) -> Paths:
 
 
 def _place(value: Any, where: str) -> Path:
-    return tuple(int(key) if key.isdigit() else key for key in _text(value, where).split("."))
+    text = _text(value, where)
+    if text == ".":
+        return ()
+    keys = text.split(".")
+    if "" in keys:
+        _wrong(where, f'is {text!r}; write keys with a dot between each two, or "." for the whole document')
+    return tuple(int(key) if key.isascii() and key.isdigit() else key for key in keys)
+
+
+def _tree(value: Any, where: str) -> dict[str, Any]:
+    return {key: _rule(below, f"{where}.{key}") for key, below in _table(value, where).items()}
+
+
+def _rule(value: Any, where: str) -> Any:
+    match value:
+        case dict():
+            return _tree(value, where)
+        case [dict() as each]:
+            return Items(tree=_tree(each, where))
+        case list():
+            return tuple(_rule(each, where) for each in value)
+        case str() if value.startswith(_LENGTH):
+            return Length(unit=value.removeprefix(_LENGTH))
+        case _:
+            return value
+
+
+def _table(value: Any, where: str) -> dict[str, Any]:
+    if not isinstance(value, dict) or not value:
+        _wrong(where, f"is {value!r}; a table is expected")
+    return value
+
+
+def _tables(value: Any, where: str) -> list[Any]:
+    if not isinstance(value, list) or not value:
+        _wrong(where, f"is {'missing' if value is None else repr(value)}; write [[…]] tables")
+    return value
 
 
 def _texts(value: Any, where: str) -> tuple[str, ...]:
@@ -217,32 +403,40 @@ def _text(value: Any, where: str) -> str:
     return value
 
 
-def _list(value: Any, where: str) -> list[Any]:
-    if not isinstance(value, list) or not value:
-        _wrong(where, "is missing; write [[…]] tables")
-    return value
-
-
-def _tree(value: Any, where: str) -> dict[str, Any]:
-    if not isinstance(value, dict) or not value:
-        _wrong(where, "is missing; a table of units is expected")
-    return {
-        key: tuple(below)
-        if isinstance(below, list)
-        else _tree(below, f"{where}.{key}")
-        if isinstance(below, dict)
-        else below
-        for key, below in value.items()
-    }
-
-
-def _only(table: Any, words: set[str], where: str) -> None:
+def _only(table: Any, words: Iterable[str], where: str) -> None:
     if not isinstance(table, Mapping):
         _wrong(where, f"is {table!r}; a table is expected")
+    known = sorted(words)
     for word in table:
-        if word not in words:
-            _wrong(f"{where}.{word}", f"means nothing here; there are {', '.join(sorted(words))}")
+        if word not in known:
+            _wrong(f"{where}.{word}", f"means nothing here; there are {', '.join(known)}")
 
 
 def _wrong(where: str, what: str) -> NoReturn:
     raise TrackingSetupError(f"{where} {what}")
+
+
+_SHAPE_WORDS: Words = {
+    "api": _text,
+    "operation": _text,
+    "usage": _places,
+    "units": _tree,
+    "needs": _needs,
+    "apart": _apart,
+    "beside": _beside,
+    "lists": _lists,
+    "cost": _cost,
+    "headers": _headers,
+    "request": _tree,
+    "request_model": _places,
+    "request_details": _details,
+    "error": _places,
+    "response_id": _places,
+    "model": _places,
+    "finish_reason": _places,
+    "service_tier": _places,
+    "details": _details,
+    "pending": _pending,
+    "stream": _stream,
+}
+"""The words of a shape of one's own, and how each is read."""

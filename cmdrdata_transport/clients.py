@@ -101,14 +101,15 @@ class Sdk:
     """How one SDK comes by its HTTP client.
 
     `name` is what pip calls it, `module` what Python imports.
-    `make` makes its default client; None where none can be handed over, and `instead` is then the
-    line to type.
+    `make` makes its default client, and `line` hands ours over. None where none can be handed over:
+    `instead` is then what to type.
     `async_classes`: whether its async clients are classes of their own, named Async...
     """
 
     name: str
     module: str
     make: Make | None = None
+    line: str = ""
     instead: str = ""
     async_classes: bool = True
 
@@ -157,11 +158,146 @@ def _google(_: ModuleType, asynchronous: bool, options: dict[str, Any]) -> Any: 
     return make(**{"follow_redirects": True, "timeout": None, "verify": verify, **options})
 
 
+def _stainless_over_aiohttp(sdk: ModuleType, asynchronous: bool, options: dict[str, Any]) -> Any:  # noqa: FBT001
+    """fireworks-ai sends its async calls through aiohttp, below an `httpx.AsyncClient`, by default."""
+    if asynchronous and hasattr(sdk, "DefaultAioHttpClient"):
+        return sdk.DefaultAioHttpClient(**options)
+    return _stainless(sdk, asynchronous, options)
+
+
+def _plainly(*homes: str, **defaults: Any) -> Make:
+    """SDKs that make a plain client: of the library that the first of `homes` that there is calls httpx."""
+
+    def make(_: ModuleType, asynchronous: bool, options: dict[str, Any]) -> Any:  # noqa: FBT001
+        library = _first_of(homes).httpx
+        kind = library.AsyncClient if asynchronous else library.Client
+        return kind(**{**defaults, **options})
+
+    return make
+
+
+def _over_aiohttp_where_installed(home: str, **defaults: Any) -> Make:
+    """The same, but async calls leave through aiohttp as soon as httpx_aiohttp can be imported."""
+    plainly = _plainly(home, **defaults)
+
+    def make(sdk: ModuleType, asynchronous: bool, options: dict[str, Any]) -> Any:  # noqa: FBT001
+        if asynchronous and hasattr(importlib.import_module(home), "_make_default_async_client"):
+            with suppress(ImportError):
+                return importlib.import_module("httpx_aiohttp").HttpxAiohttpClient(**{**defaults, **options})
+        return plainly(sdk, asynchronous, options)
+
+    return make
+
+
+def _cohere(sdk: ModuleType, asynchronous: bool, options: dict[str, Any]) -> Any:  # noqa: FBT001
+    """Cohere keeps idle connections alive by TCP probes, through proxies too (`cohere/core/http_client.py`).
+
+    It makes the transports itself for that, which would leave `verify`, `limits` and the like among
+    `options` without effect; so they are set on those that the library made.
+    """
+    client = _over_aiohttp_where_installed("cohere.base_client", timeout=300, follow_redirects=True)(
+        sdk, asynchronous, options
+    )
+    http_client = importlib.import_module("cohere.core.http_client")
+    probes = getattr(http_client, "get_keepalive_socket_options", None)
+    given = (options.get("transport"), *(options.get("mounts") or {}).values())
+    for transport in (client._transport, *client._mounts.values()):  # noqa: SLF001 - no public way
+        pool = getattr(transport, "_pool", None)
+        if probes is not None and pool is not None and transport not in given:
+            pool._socket_options = probes()  # noqa: SLF001
+    return client
+
+
 SDKS = (
-    Sdk(name="openai", module="openai", make=_stainless),
-    Sdk(name="anthropic", module="anthropic", make=_stainless),
-    Sdk(name="groq", module="groq", make=_stainless),
-    Sdk(name="google-genai", module="google.genai", make=_google, async_classes=False),
+    Sdk(
+        name="openai",
+        module="openai",
+        make=_stainless,
+        line='OpenAI(http_client=tracked_http_client("openai"))',
+    ),
+    Sdk(
+        name="anthropic",
+        module="anthropic",
+        make=_stainless,
+        line='Anthropic(http_client=tracked_http_client("anthropic"))',
+    ),
+    Sdk(
+        name="groq",
+        module="groq",
+        make=_stainless,
+        line='Groq(http_client=tracked_http_client("groq"))',
+    ),
+    Sdk(
+        name="google-genai",
+        module="google.genai",
+        make=_google,
+        line="genai.Client(http_options=HttpOptions("
+        'httpx_client=tracked_http_client("google-genai"), '
+        'httpx_async_client=tracked_async_http_client("google-genai")))',
+        async_classes=False,
+    ),
+    Sdk(
+        name="cohere",
+        module="cohere",
+        make=_cohere,
+        line='cohere.ClientV2(httpx_client=tracked_http_client("cohere"))',
+    ),
+    Sdk(
+        name="mistralai",
+        module="mistralai",
+        make=_plainly("mistralai.client.sdk", "mistralai.sdk", follow_redirects=True),
+        line='Mistral(client=tracked_http_client("mistralai"), '
+        'async_client=tracked_async_http_client("mistralai"))',
+        async_classes=False,
+    ),
+    Sdk(
+        name="together",
+        module="together",
+        make=_stainless,
+        line='Together(http_client=tracked_http_client("together"))',
+    ),
+    Sdk(
+        name="cerebras-cloud-sdk",
+        module="cerebras.cloud.sdk",
+        make=_stainless,
+        line='Cerebras(http_client=tracked_http_client("cerebras-cloud-sdk"))',
+    ),
+    Sdk(
+        name="fireworks-ai",
+        module="fireworks",
+        make=_stainless_over_aiohttp,
+        line='Fireworks(http_client=tracked_http_client("fireworks-ai"))',
+    ),
+    Sdk(
+        name="perplexityai",
+        module="perplexity",
+        make=_stainless,
+        line='Perplexity(http_client=tracked_http_client("perplexityai"))',
+    ),
+    Sdk(
+        name="writer-sdk",
+        module="writerai",
+        make=_stainless,
+        line='Writer(http_client=tracked_http_client("writer-sdk"))',
+    ),
+    Sdk(
+        name="ai21",
+        module="ai21",
+        make=_plainly("ai21.http_client.http_client"),
+        line='AI21Client(http_client=tracked_http_client("ai21"))',
+    ),
+    Sdk(
+        name="elevenlabs",
+        module="elevenlabs",
+        make=_plainly("elevenlabs.base_client", timeout=240, follow_redirects=True),
+        line='ElevenLabs(httpx_client=tracked_http_client("elevenlabs"))',
+    ),
+    Sdk(
+        name="deepgram-sdk",
+        module="deepgram",
+        make=_over_aiohttp_where_installed("deepgram.base_client", timeout=60, follow_redirects=True),
+        line='DeepgramClient(httpx_client=tracked_http_client("deepgram-sdk"))',
+    ),
     Sdk(name="ollama", module="ollama", instead="client = track(ollama.Client())"),
     Sdk(name="replicate", module="replicate", instead="client = track(replicate.Client())"),
     Sdk(name="assemblyai", module="assemblyai", instead="track(assemblyai.Client.get_default())"),
@@ -170,6 +306,18 @@ SDKS = (
         module="huggingface_hub",
         instead="huggingface_hub.set_client_factory(lambda: track(default_client_factory())), with "
         "default_client_factory from huggingface_hub.utils._http",
+    ),
+    Sdk(
+        name="xai-sdk",
+        module="xai_sdk",
+        instead='OpenAI(base_url="https://api.x.ai/v1", http_client=tracked_http_client("openai")); of the '
+        'calls that it sends over gRPC, default_tracker().record(provider="x-ai", usage={...})',
+    ),
+    Sdk(
+        name="voyageai",
+        module="voyageai",
+        instead='default_tracker().record(provider="voyageai", '
+        'usage={"input_tokens": answer.total_tokens}) after the call',
     ),
 )
 """The SDKs we know, by what their releases of November 2026 and before do."""
@@ -229,6 +377,13 @@ def _own(row: Sdk, options: dict[str, Any], *, asynchronous: bool) -> Any:
             f"{row.name} cannot be imported ({error}): pip install {row.name}"
         ) from error
     return row.make(module, asynchronous, options)
+
+
+def _first_of(modules: tuple[str, ...]) -> Any:
+    for module in modules[:-1]:
+        with suppress(ImportError):
+            return importlib.import_module(module)
+    return importlib.import_module(modules[-1])
 
 
 def _row(sdk: object, *, asynchronous: bool) -> Sdk:

@@ -147,6 +147,8 @@ PLACES = (
     Place(paths=("",)),  # a bare client
     Place(paths=("_client", "_async_client")),  # openai, anthropic, groq, ollama, replicate
     Place(paths=("http_client",)),  # assemblyai
+    Place(paths=("_client_wrapper.httpx_client.httpx_client",)),  # cohere, elevenlabs, deepgram
+    Place(paths=("sdk_configuration.client", "sdk_configuration.async_client")),  # mistralai
     Place(
         paths=("_api_client._httpx_client", "_api_client._async_httpx_client"),
         check=_google_goes_through_httpx,

@@ -7,7 +7,6 @@ import copy
 import inspect
 import json
 import pickle
-import ssl
 import subprocess
 import sys
 import textwrap
@@ -22,6 +21,7 @@ import httpx
 import httpx2
 import openai
 import pytest
+from client_facts import facts, transports
 from google import genai
 from google.genai import types
 
@@ -87,62 +87,6 @@ def own_client(sdk: str, *, asynchronous: bool) -> Any:
 
 
 kept: list[Any] = []
-
-
-def transports(client: Any) -> dict[str, Any]:
-    """Every place of a client that can hold a transport."""
-    return {"": client._transport} | {pattern.pattern: mount for pattern, mount in client._mounts.items()}
-
-
-def bare_transport(transport: Any) -> Any:
-    """The transport below ours."""
-    return transport.unwrapped if isinstance(transport, TRACKED) else transport
-
-
-def pool(transport: Any) -> dict[str, Any] | None:
-    """What a transport was made with, as far as it can be compared."""
-    if transport is None:
-        return None
-    found = vars(bare_transport(transport)._pool)
-    context = found["_ssl_context"]
-    facts = {name: found.get(name) for name in POOL_FACTS}
-    return facts | {
-        "kind": type(bare_transport(transport)._pool),
-        "tls": (type(context), context.verify_mode, context.check_hostname),
-        "authorities": len(context.get_ca_certs()) if type(context) is ssl.SSLContext else None,
-        "proxy": str(found.get("_proxy_url", "")),
-    }
-
-
-POOL_FACTS = (
-    "_max_connections",
-    "_max_keepalive_connections",
-    "_keepalive_expiry",
-    "_http1",
-    "_http2",
-    "_retries",
-    "_socket_options",
-    "_local_address",
-    "_uds",
-)
-
-
-def facts(client: Any) -> dict[str, Any]:
-    """Everything about a client that its calls could tell from the SDK's own."""
-    return {
-        "family": [
-            kind
-            for kind in (httpx.Client, httpx2.Client, httpx.AsyncClient, httpx2.AsyncClient)
-            if isinstance(client, kind)
-        ],
-        "timeout": client.timeout,
-        "follow_redirects": client.follow_redirects,
-        "max_redirects": client.max_redirects,
-        "trust_env": client.trust_env,
-        "headers": dict(client.headers),
-        "event_hooks": client.event_hooks,
-        "transports": {where: pool(transport) for where, transport in transports(client).items()},
-    }
 
 
 async def both(value: Any) -> Any:
@@ -241,7 +185,7 @@ def test_google_keeps_its_certificates(
     tracked = facts(make("google-genai", asynchronous=asynchronous))
 
     assert tracked == facts(own_client("google-genai", asynchronous=asynchronous))
-    assert (backend == "httpx") is (tracked["family"][0] in (httpx.Client, httpx.AsyncClient))
+    assert f"{backend}.BaseClient" in tracked["family"]
 
 
 @pytest.mark.parametrize("asynchronous", [False, True])

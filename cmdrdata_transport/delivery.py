@@ -26,6 +26,7 @@ from cmdrdata_transport.errors import TrackingSetupError
 from cmdrdata_transport.event import UsageEvent
 from cmdrdata_transport.journal import Journal, OwnSegment
 from cmdrdata_transport.lanes import Lane, Memory
+from cmdrdata_transport.seen import Seen
 from cmdrdata_transport.segments import Backlog, backlog, marked, remove_if_delivered
 from cmdrdata_transport.sinks import Outlet, Sink, open_sink
 
@@ -254,7 +255,8 @@ def _lanes(outlets: Iterable[Outlet], journal: Journal, counters: Counters) -> l
     if len(set(identities)) < len(identities):
         raise TrackingSetupError(f"a sink is there twice: {', '.join(sorted(identities))}")
     memory = Memory(journal, identities, counters)
-    return [Lane(outlet, journal, memory, counters) for outlet in outlets]
+    seen = Seen(journal.home, counters.count)
+    return [Lane(outlet, journal, memory, counters, seen) for outlet in outlets]
 
 
 def _deadline(timeout: float | None) -> float | None:

@@ -27,6 +27,7 @@ from cmdrdata_transport.counters import Counters
 from cmdrdata_transport.errors import Rejected, Unavailable
 from cmdrdata_transport.event import decode, encode
 from cmdrdata_transport.journal import HELD_EVENTS, Journal, OwnSegment, make_private
+from cmdrdata_transport.seen import Seen
 from cmdrdata_transport.segments import Claim, Refusal, claim, clear_litter, remove_if_delivered, segments
 from cmdrdata_transport.sinks import Outlet, Unauthorized
 
@@ -97,7 +98,9 @@ class Memory:
 class Lane:
     """Delivers to one sink: by itself in a daemon thread, after `start`, or step by step, for a caller."""
 
-    def __init__(self, outlet: Outlet, journal: Journal, memory: Memory, counters: Counters) -> None:
+    def __init__(
+        self, outlet: Outlet, journal: Journal, memory: Memory, counters: Counters, seen: Seen
+    ) -> None:
         self.identity = outlet.identity
         self.stopping = False
         """Set to have the thread end at its next look, at the latest after a second."""
@@ -112,6 +115,7 @@ class Lane:
         self._memory = memory
         self._queue = memory.of(outlet.identity)
         self._counters = counters
+        self._seen = None if outlet.keyed else seen
         self._thread: threading.Thread | None = None
         self._wake = threading.Event()
         self._stepping = threading.Lock()
@@ -249,7 +253,16 @@ class Lane:
         return 1 if self._failures else self._outlet.batch
 
     def _send(self, lines: Sequence[bytes], timeout: float | None) -> int:
-        """How many of the lines, from the first on, are done with: taken, or buried."""
+        """How many of the lines, from the first on, are done with: taken, buried, or told before."""
+        again = self._seen.again(lines, self.identity) if self._seen is not None else None
+        if not again:
+            return self._send_new(lines, timeout)
+        self._counters.count("duplicates", self.identity, len(again))
+        places = [place for place in range(len(lines)) if place not in again]
+        done = self._send_new([lines[place] for place in places], timeout) if places else 0
+        return len(lines) if done == len(places) else places[done]
+
+    def _send_new(self, lines: Sequence[bytes], timeout: float | None) -> int:
         try:
             self._outlet.send(lines, timeout)
         except Rejected as refusal:
@@ -273,7 +286,7 @@ class Lane:
 
     def _send_singly(self, lines: Sequence[bytes], timeout: float | None) -> int:
         for number, line in enumerate(lines):
-            if (self.stopping and number) or not self._send([line], timeout):
+            if (self.stopping and number) or not self._send_new([line], timeout):
                 return number
         return len(lines)
 

@@ -125,7 +125,8 @@ class Ledger:
         exact: bool,
     ) -> list[tuple[Any, ...]]:
         whole = "exact_sum" if exact else "sum"
-        first_part = "coalesce(part, 0) = 0"
+        # An answer that is not there yet is no call of its own: the one that tells it is.
+        first_part = "coalesce(part, 0) = 0 AND NOT (usage_status = 'none' AND outcome = 'ok')"
         wanted = [
             *groups,
             f"count(*) FILTER (WHERE {first_part} AND coalesce(attempt, 0) = 0)",

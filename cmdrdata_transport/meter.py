@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from operator import itemgetter
 
+from cmdrdata_transport.account import Headers, Request, Settings
 from cmdrdata_transport.attribution import HEADER_PREFIX, Defaults, resolve
 from cmdrdata_transport.providers.routing import Router
-from cmdrdata_transport.recorder import Headers, Recorder, Request, Settings, is_being_metered
+from cmdrdata_transport.recorder import Recorder, is_being_metered
 
 RETRY_COUNT = b"x-stainless-retry-count"
 """How the SDKs that Stainless generates number their attempts, from 0."""
@@ -58,7 +59,8 @@ class Meter:
             if not who.track:
                 settings.count("not_tracked")
                 return None, headers
-            if who.customer is None:
+            # Whose call it is that asks for what another started, or that may be none of ours, is told later.
+            if who.customer is None and not route.poll and not route.guesses:
                 if settings.require_customer:
                     settings.count("skipped_no_customer")
                     settings.ready()  # or nobody would be there to log it

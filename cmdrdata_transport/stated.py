@@ -14,9 +14,9 @@ from typing import Any, TypeGuard
 from cmdrdata_transport.attribution import Attribution
 from cmdrdata_transport.errors import TrackingSetupError
 from cmdrdata_transport.event import FORMAT, FRACTIONAL_UNITS, UNITS, Usage, encode
+from cmdrdata_transport.identity import derived_event_id, new_event_id, timestamp
 from cmdrdata_transport.providers.reading import LARGEST_COUNT, Answer, Part
 from cmdrdata_transport.providers.table import Provider, Shape
-from cmdrdata_transport.recorder import new_event_id, timestamp
 from cmdrdata_transport.wire.json import parse
 
 Counts = Mapping[str, int | float]
@@ -88,6 +88,8 @@ def answered_events(
             event["details"] = answer.details
         if event_id:
             event["event_id"] = event_id if number == 0 else f"{event_id}/{number}"
+        elif answer.is_job and answer.job_id is not None and table.hosts:
+            event["event_id"] = derived_event_id(table.hosts[0], answer.job_id, number)
         lines.append(encode(event | _told(part)))
     return lines
 

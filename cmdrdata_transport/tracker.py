@@ -21,18 +21,20 @@ from uuid import uuid4
 from weakref import WeakSet, WeakValueDictionary
 
 from cmdrdata_transport import __version__
+from cmdrdata_transport.account import Headers, Request, Settings
 from cmdrdata_transport.attribution import Attribution, Defaults, check_customer, check_metadata, resolve
 from cmdrdata_transport.counters import Counters
 from cmdrdata_transport.delivery import Delivery
 from cmdrdata_transport.errors import AttributionError, TrackingSetupError
 from cmdrdata_transport.event import Usage, UsageEvent, decode
+from cmdrdata_transport.jobs import Jobs
 from cmdrdata_transport.journal import Journal, find_home
 from cmdrdata_transport.meter import Meter
 from cmdrdata_transport.providers import PROVIDERS
 from cmdrdata_transport.providers.own import checked, from_toml
 from cmdrdata_transport.providers.routing import Router
 from cmdrdata_transport.providers.table import Provider
-from cmdrdata_transport.recorder import Headers, Recorder, Request, Settings
+from cmdrdata_transport.recorder import Recorder
 from cmdrdata_transport.sinks import Outlet, Sink, open_sink
 from cmdrdata_transport.stated import answered_events, stated_event, table_of
 
@@ -59,6 +61,8 @@ class Tracker:
     recorded, instead of recorded without one. `include_usage`: for asking for the usage of streams that
     did not ask; it is checked and kept, and has no effect in this version. `on_event`: one more function
     that is given events, on its own thread.
+    `unknown_hosts`: whether an answer of a host that no table names counts if it looks like one of
+    OpenAI's, Anthropic's or Google's; it is recorded as `openai-compatible` and the like.
     `record_error_messages`: keep providers' error messages, which may repeat what was asked.
     `providers`: tables of your own, or TOML files of them (`providers/own.py` says how they look), and
     those in the file that `CMDRDATA_PROVIDERS` names; they come before ours.
@@ -83,6 +87,7 @@ class Tracker:
         on_event: Callable[[list[UsageEvent]], object] | None = None,
         disabled: bool = False,
         record_error_messages: bool = False,
+        unknown_hosts: bool = False,
         providers: Iterable[Provider | str | os.PathLike[str]] = (),
         exit_timeout: float = EXIT_TIMEOUT,
     ) -> None:
@@ -91,6 +96,7 @@ class Tracker:
         self.disabled = disabled or _is_on(environ.get("CMDRDATA_DISABLED"))
         self.include_usage = _checked_include_usage(include_usage)
         self.exit_timeout = _checked_seconds(exit_timeout)
+        self.unknown_hosts = unknown_hosts
         self.counters = Counters()
         self.wanted_home = _home(home or environ.get("CMDRDATA_HOME") or _state_directory())
         # Journal and relative sinks alike: where one cannot be written, the other cannot either.
@@ -118,6 +124,7 @@ class Tracker:
             ready=self._make_ready,
             epoch=_current_epoch,
             library_version=__version__,
+            jobs=Jobs(self.home, self.counters.count),
             service=self._service,
             require_customer=require_customer,
             record_error_messages=record_error_messages,
@@ -326,7 +333,12 @@ class Binding:
         tracker = settings.tracker or default_tracker()
         self._meter = Meter(
             tracker.current_settings(),
-            Router(tracker.providers, provider=settings.provider, any_host=settings.any_host),
+            Router(
+                tracker.providers,
+                provider=settings.provider,
+                any_host=settings.any_host,
+                any_shape=settings.any_host and tracker.unknown_hosts,
+            ),
             settings.defaults.over(tracker.defaults),
         )
         self._generation = generation  # last, so that no other thread takes the former meter for this one
@@ -364,8 +376,9 @@ def capture(record: Callable[[bytes], None] | None) -> Callable[[bytes], None] |
 
     Returns what was there before, to be put back.
     """
-    global _captured_by
+    global _captured_by, _captured_jobs  # noqa: PLW0603 - what a capture replaces, for the time being
     previous, _captured_by = _captured_by, record
+    _captured_jobs = Jobs(None, _nothing)
     _change()
     return previous
 
@@ -376,10 +389,10 @@ def _change() -> None:
 
 
 def _diverted(settings: Settings, record: Callable[[bytes], None]) -> Settings:
-    return replace(settings, record=record, ready=_nothing, disabled=False)
+    return replace(settings, record=record, jobs=_captured_jobs, ready=_nothing, disabled=False)
 
 
-def _nothing() -> None:
+def _nothing(*_: object) -> None:
     pass
 
 
@@ -509,6 +522,7 @@ _default: Tracker | None = None
 _making_default = threading.Lock()
 """Two threads that need the default tracker first would each make one, and flush only theirs."""
 _captured_by: Callable[[bytes], None] | None = None
+_captured_jobs = Jobs(None, _nothing)
 _generation = object()
 _epoch = 0
 _trackers: WeakSet[Tracker] = WeakSet()

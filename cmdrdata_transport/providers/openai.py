@@ -8,7 +8,7 @@ tokens are parts of the prompt; reasoning, audio and prediction tokens are parts
 from __future__ import annotations
 
 from cmdrdata_transport.providers.openai_media import ENDPOINTS as MEDIA
-from cmdrdata_transport.providers.table import Endpoint, Provider, Shape, Stream, Tree
+from cmdrdata_transport.providers.table import Endpoint, Job, Provider, Results, Shape, Stream, Tree
 
 CHAT_UNITS: Tree = {
     "prompt_tokens": "input_tokens",
@@ -56,6 +56,7 @@ CHAT = Shape(
     finish_reason=(("choices", 0, "finish_reason"),),
     service_tier=(("service_tier",),),
     stream=_CHAT_STREAM,
+    looks={("object",): frozenset({"chat.completion", "chat.completion.chunk"})},
 )
 
 COMPLETIONS = Shape(
@@ -65,6 +66,7 @@ COMPLETIONS = Shape(
     units=CHAT_UNITS,
     finish_reason=(("choices", 0, "finish_reason"),),
     stream=_CHAT_STREAM,
+    looks={("object",): frozenset({"text_completion"})},
 )
 
 RESPONSES = Shape(
@@ -86,7 +88,21 @@ RESPONSES = Shape(
         ("status",),
     ),
     service_tier=(("response", "service_tier"), ("service_tier",)),
-    pending={("status",): frozenset({"queued", "in_progress"})},
+    pending={
+        ("status",): frozenset({"queued", "in_progress"}),
+        ("response", "status"): frozenset({"queued", "in_progress"}),
+    },
+    # Only what runs in the background is not told whole to whoever asked for it.
+    job=Job(
+        when={
+            ("background",): frozenset({True}),
+            ("response", "background"): frozenset({True}),
+        }
+    ),
+    looks={
+        ("object",): frozenset({"response", "response.compaction"}),
+        ("response", "object"): frozenset({"response"}),
+    },
     stream=Stream(
         ends=frozenset({"response.completed", "response.incomplete", "response.failed"}),
         # Text inside a delta is escaped, so only an event with a usage member holds these bytes.
@@ -100,13 +116,40 @@ EMBEDDINGS = Shape(
     usage=(("usage",),),
     # OpenAI sends neither an id nor an output; Azure AI's and OpenRouter's models do.
     units={"prompt_tokens": "input_tokens", "completion_tokens": "output_tokens"},
+    looks={("data", 0, "object"): frozenset({"embedding"})},
+)
+
+# What a batch used stands in the lines of its results; the total that it states itself is their sum.
+BATCHES = Shape(
+    api="openai.batches",
+    operation="chat",
+    usage=(),
+    units={},
+    job=Job(when={("object",): frozenset({"batch"})}, yields=(("output_file_id",), ("error_file_id",))),
+)
+
+BATCH_RESULTS = Shape(
+    api="openai.batches",
+    operation="chat",
+    usage=(),
+    units={},
+    results=Results(
+        shapes=(CHAT, RESPONSES, EMBEDDINGS, COMPLETIONS),
+        answer=(("response", "body"),),
+        id=(("response", "body", "id"), ("id",)),
+    ),
 )
 
 ENDPOINTS = (
     Endpoint(path=r"/chat/completions$", shape=CHAT),
     Endpoint(path=r"/responses/input_tokens$", shape=None),
     Endpoint(path=r"/responses(/compact)?$", shape=RESPONSES),
+    Endpoint(path=r"/responses/[^/]+$", method="GET", shape=RESPONSES, poll=True),
+    Endpoint(path=r"/responses/[^/]+/cancel$", shape=RESPONSES, poll=True),
     Endpoint(path=r"/embeddings$", shape=EMBEDDINGS),
+    Endpoint(path=r"/batches$", shape=BATCHES),
+    Endpoint(path=r"/batches/[^/]+$", method="GET", shape=BATCHES, poll=True),
+    Endpoint(path=r"/files/(?P<job>[^/]+)/content$", method="GET", shape=BATCH_RESULTS, poll=True),
     Endpoint(path=r"(?<!/chat)/completions$", shape=COMPLETIONS),
 )
 

@@ -18,6 +18,7 @@ from cmdrdata_transport.providers.table import (
     Apart,
     Each,
     Items,
+    Job,
     Length,
     Path,
     Paths,
@@ -72,6 +73,13 @@ class Answer:
     """Whether the answer says of itself that it failed."""
     pending: bool | None = None
     ended = False
+    is_job = False
+    """Whether the answer says that it can be asked for again."""
+    job_id: str | None = None
+    yields: frozenset[str] = frozenset()
+    """Names of further resources that belong to whoever started it."""
+    free = False
+    """Whether the answer says that nothing is charged."""
 
     def __init__(self, shape: Shape) -> None:
         self._shape = shape
@@ -98,6 +106,8 @@ class Answer:
                 self.details = {**self.details, name: value[:LONGEST_TEXT] if type(value) is str else value}
         if shape.pending and self.pending is None:
             self._absorb_pending(document)
+        if shape.job is not None:
+            self._absorb_job(shape.job, document)
         stream = shape.stream
         if stream is not None and stream.ends and is_one_of(pick(document, (stream.kind,)), stream.ends):
             self.ended = True
@@ -114,6 +124,10 @@ class Answer:
         self.pending = older.pending if self.pending is None else self.pending
         self.ended = self.ended or older.ended
         self.failed = self.failed or older.failed
+        self.free = self.free or older.free
+        self.is_job = self.is_job or older.is_job
+        self.job_id = self.job_id or older.job_id
+        self.yields |= older.yields
 
     def satisfied(self) -> bool:
         """Whether no older document can say anything that counts."""
@@ -127,6 +141,8 @@ class Answer:
         `report` is told the name of every count that is none. What such a one is a part of is not known.
         """
         shape, usage = self._shape, self.usage
+        if usage is not None and (self.free or (self.pending and shape.job is not None)):
+            usage = None  # what it would be, not what it is
         counts: Counts = {}
         spoiled: list[str] = []
         raw: Any = usage or None
@@ -177,6 +193,16 @@ class Answer:
         for path, values in self._shape.pending.items():
             if (value := pick(document, (path,))) is not None:
                 self.pending = is_one_of(value, values)
+
+    def _absorb_job(self, job: Job, document: dict[str, Any]) -> None:
+        # The newest word counts for all of these; a resource is one for good.
+        self.is_job = self.is_job or not job.when or says_one_of(document, job.when)
+        self.free = self.free or says_one_of(document, self._shape.free)
+        if self.job_id is None and type(value := pick(document, job.id or self._shape.response_id)) is str:
+            self.job_id = value[:LONGEST_TEXT]
+        for path in job.yields:
+            if type(value := pick(document, (path,))) is str:
+                self.yields |= {value[:LONGEST_TEXT]}
 
     def _absorb_error(self, document: dict[str, Any]) -> None:
         if self._shape.error_keys.isdisjoint(document) and document.get("type") != "error":
@@ -260,6 +286,15 @@ def read_error(document: Any) -> dict[str, str]:
 def is_one_of(value: Any, words: frozenset[Any]) -> bool:
     """Whether a value from a document, which may be anything, is one of these words."""
     return type(value) in (str, bool) and value in words
+
+
+def says_one_of(document: Any, said: Mapping[Path, frozenset[Any]]) -> bool:
+    """Whether one of these values stands at its path, or, for an empty set, anything does."""
+    return any(
+        is_one_of(value, values) if values else value is not None
+        for path, values in said.items()
+        for value in (pick(document, (path,)),)
+    )
 
 
 def read_request(tree: Tree, document: Mapping[str, Any], report: Callable[[str], None]) -> Counts:

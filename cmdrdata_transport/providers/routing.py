@@ -30,6 +30,13 @@ class Route:
     shape: Shape
     table: Provider
     model: str | None = None
+    known: bool = True
+    """Whether host or caller say whose call this is, so that the ids in its answer are that provider's."""
+    poll: bool = False
+    job: str | None = None
+    """What the path says the answers in the body are the results of."""
+    guesses: tuple[tuple[str, Shape], ...] = ()
+    """What the answer may turn out to be, with the provider to record then, where nothing else tells."""
     constants: dict[str, str] = field(init=False)
     """What every event of this route says."""
 
@@ -42,16 +49,28 @@ class Route:
         }
         object.__setattr__(self, "constants", said)
 
+    @property
+    def scope(self) -> str:
+        """Within what an id of a resource is unique: a host, the first of those that are one provider's."""
+        hosts = self.table.hosts
+        return hosts[0] if self.host in hosts else self.host
+
 
 class Router:
     """Routes the requests of one client; it remembers what it has seen.
 
     `provider` is the id of the table to use at any host. `any_host` lets a known path at an unknown
-    host count. Raises `TrackingSetupError` for a provider that no table describes.
+    host count; `any_shape` also lets an answer count, to whatever path, that looks like one that we know.
+    Raises `TrackingSetupError` for a provider that no table describes.
     """
 
     def __init__(
-        self, providers: Iterable[Provider], *, provider: str | None = None, any_host: bool = False
+        self,
+        providers: Iterable[Provider],
+        *,
+        provider: str | None = None,
+        any_host: bool = False,
+        any_shape: bool = False,
     ) -> None:
         tables = tuple(providers)
         if provider is not None and provider not in (known := [each.id for each in tables]):
@@ -64,6 +83,7 @@ class Router:
             (re.compile("|".join(map(translate, each.hosts))), each) for each in tables if each.hosts
         ]
         self._anywhere = [each for each in tables if each.compatible is not None] if any_host else []
+        self._guesses = _guesses(self._anywhere) if any_shape else ()
         self._routes: dict[tuple[str, bytes, bytes], Route | None] = {}
 
     def route(self, method: str, host: bytes, path: bytes) -> Route | None:
@@ -90,20 +110,55 @@ class Router:
                 return _enter(table, table.id, method, host, target)
         for table in self._anywhere:
             if table.compatible is not None and (
-                found := _enter(table, table.compatible, method, host, target)
+                found := _enter(table, table.compatible, method, host, target, known=False)
             ):
                 return found
+        if self._guesses and method == "POST":
+            return Route(
+                provider="unknown",
+                host=host,
+                shape=UNKNOWN,
+                table=NOBODY,
+                known=False,
+                guesses=self._guesses,
+            )
         return None
 
 
-def _enter(table: Provider, name: str, method: str, host: str, target: str) -> Route | None:
+UNKNOWN = Shape(api="unknown", operation="unknown", usage=(), units={})
+"""Of an answer that has not shown yet what it is."""
+
+NOBODY = Provider(id="unknown", hosts=(), endpoints=())
+
+
+def _guesses(tables: Iterable[Provider]) -> tuple[tuple[str, Shape], ...]:
+    """The shapes that an answer can be told by, each once."""
+    found: dict[str, tuple[str, Shape]] = {}
+    for table in tables:
+        for endpoint in table.endpoints:
+            if table.compatible is not None and endpoint.shape is not None and endpoint.shape.looks:
+                found.setdefault(endpoint.shape.api, (table.compatible, endpoint.shape))
+    return tuple(found.values())
+
+
+def _enter(
+    table: Provider, name: str, method: str, host: str, target: str, *, known: bool = True
+) -> Route | None:
     path, _, query = target.partition("?")
     for endpoint in table.endpoints:
         if endpoint.method == method and (match := re.search(endpoint.path, path)):
-            if endpoint.shape is None:
+            if endpoint.shape is None or (endpoint.poll and not known):
                 return None
-            model = _model(endpoint, match, query)
-            return Route(provider=name, host=host, shape=endpoint.shape, table=table, model=model)
+            return Route(
+                provider=name,
+                host=host,
+                shape=endpoint.shape,
+                table=table,
+                model=_model(endpoint, match, query),
+                known=known,
+                poll=endpoint.poll,
+                job=unquote(match["job"]) if "(?P<job>" in endpoint.path else None,
+            )
     return None
 
 

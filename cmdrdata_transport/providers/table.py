@@ -126,6 +126,49 @@ class Stream:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """A resource that lives on behind the call that started it: whoever asks for it later is told again.
+
+    It counts once, when it is done, for the customer who started it, under an id that follows from its
+    own. An answer in between says that it is `pending`.
+    """
+
+    when: Mapping[Path, frozenset[Any]] = field(default_factory=dict[Path, frozenset[Any]])
+    """Values that say that an answer is of such a resource; without any, every answer is."""
+    id: Paths = ()
+    """Where the answer names the resource, if that is not its `response_id`."""
+    asked: Path | None = None
+    """Where the request names it, for calls that ask for it in their body."""
+    yields: Paths = ()
+    """Names of further resources, files of results say, that are its starter's as well."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Results:
+    """The answers to many calls in one body: what a batch gives when it is done. Each counts by itself.
+
+    The group `job` of the endpoint's path names the resource that they are the results of.
+    """
+
+    shapes: tuple[Shape, ...]
+    """What the answers may be: the first that one looks like counts."""
+    answer: Paths
+    """Where in one of the results the answer stands."""
+    id: Paths
+    """What tells one result from all others, by preference an id that is the answer's own."""
+    at: Paths = ()
+    """Where the list of results stands in the document; without any, each line of the body is one."""
+    custom_id: Paths = (("custom_id",),)
+    """What the caller calls it."""
+    error: Paths = (("error",),)
+    """Where one that failed says so."""
+    marks: Paths = ()
+    """What a result has even where it has neither: one that was cancelled or has expired."""
+    service_tier: str = "batch"
+    """The tier to record: what a batch runs is billed at a price of its own."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Shape:
     """How one API states what an answer used."""
 
@@ -159,6 +202,15 @@ class Shape:
     details: Mapping[str, Paths] = field(default_factory=dict[str, Paths])
     pending: Mapping[Path, frozenset[str]] = field(default_factory=dict[Path, frozenset[str]])
     """Values that say the answer is not there yet, so that no usage is no loss."""
+    free: Mapping[Path, frozenset[Any]] = field(default_factory=dict[Path, frozenset[Any]])
+    """Values that say nothing is charged, whatever else the answer states: a video that failed."""
+    job: Job | None = None
+    """What its answers are when they can be asked for again."""
+    results: Results | None = None
+    """What its answers hold when they are many."""
+    looks: Mapping[Path, frozenset[Any]] = field(default_factory=dict[Path, frozenset[Any]])
+    """Values by one of which an answer, or an event of a stream, can be told from those of other shapes;
+    an empty set: that there is anything. For answers of which nothing else tells what they are."""
     stream: Stream | None = None
     facts: tuple[tuple[str, str | None, Paths], ...] = field(init=False)
     """Every single value to find: the name under which it is found, the key where it stands, if that is
@@ -201,6 +253,8 @@ class Endpoint:
     method: str = "POST"
     query_model: str | None = None
     """The key of the URL's query that names the model, where neither path nor body does."""
+    poll: bool = False
+    """Whether it asks for what another call started. Such a call counts when that is done, not for itself."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

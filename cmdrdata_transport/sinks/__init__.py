@@ -51,6 +51,11 @@ class Outlet(Protocol):
         """How many events one `send` takes at most."""
         ...
 
+    @property
+    def keyed(self) -> bool:
+        """Whether an event whose id it has is taken without effect, so that it may come again."""
+        ...
+
     def send(self, lines: Sequence[bytes], timeout: float | None = None) -> None:
         """Take the events, in `timeout` seconds at most if the sink can tell.
 

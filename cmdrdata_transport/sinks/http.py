@@ -127,6 +127,7 @@ class HttpOutlet:
     """
 
     batch = SIDE_BY_SIDE
+    keyed = False
 
     def __init__(self, target: Target) -> None:
         self.identity = target.identity

@@ -31,6 +31,7 @@ class JsonLinesOutlet:
     """Appends to `path`, which is made, for this user alone, when it is not there."""
 
     batch = 500
+    keyed = False
 
     def __init__(self, path: Path, identity: str) -> None:
         self.identity = identity

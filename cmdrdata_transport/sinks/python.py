@@ -12,6 +12,7 @@ class PythonOutlet:
     """Turns lines into events and hands them over. Errors of the function pass to delivery as they are."""
 
     batch = 500
+    keyed = False
 
     def __init__(self, function: Callable[[list[UsageEvent]], object], identity: str) -> None:
         self.identity = identity

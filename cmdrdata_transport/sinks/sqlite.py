@@ -112,8 +112,11 @@ _FIELDS = (*TEXTS, *NUMBERS)
 _COLUMNS = ("event_id", "at", "event", *_FIELDS)
 _INSERT = (
     f"INSERT INTO usage_events ({', '.join(_COLUMNS)}) VALUES ({', '.join('?' * len(_COLUMNS))}) "  # noqa: S608 - our own names
-    "ON CONFLICT (event_id) DO NOTHING"
+    "ON CONFLICT (event_id) DO UPDATE SET customer_id = excluded.customer_id, "
+    "event = json_set(event, '$.customer_id', excluded.customer_id) "
+    "WHERE customer_id IS NULL AND excluded.customer_id IS NOT NULL"
 )
+"""The first telling counts; a later one may say whose it was, if the first did not know."""
 _UNSTORABLE = (
     sqlite3.DataError,
     sqlite3.IntegrityError,
@@ -134,6 +137,7 @@ class SqliteOutlet:
     """Writes to the ledger at `path`, which is made, for this user alone, when it is not there."""
 
     batch = 500
+    keyed = True
 
     def __init__(self, path: Path, identity: str) -> None:
         self.identity = identity

@@ -1,0 +1,117 @@
+"""What a sink has been sent already, for events that may be told a second time.
+
+Most ids are random and come once. An id that follows from a resource's own (a background answer, a line
+of a batch) comes again when the resource is asked for again, by this process or another, next week too.
+A sink with a key of its own drops the second; for the others it is looked up here, below home.
+
+The same record may have to be sent again, after a crash or a failure. So the first record that came for
+an id keeps it: what is kept beside the id is a checksum of the record.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import sqlite3
+import threading
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from pathlib import Path
+from time import time
+from zlib import crc32
+
+from cmdrdata_transport import forks
+from cmdrdata_transport.identity import is_derived
+
+KEPT_SECONDS = 400 * 24 * 3600
+"""How long an id is known: a year of invoices, and a month."""
+
+PATIENCE_SECONDS = 5.0
+
+_ID = re.compile(rb'"event_id":"([^"\\]{1,512})"')
+_EVERY = 1000
+"""Of how many calls one forgets what is old."""
+
+
+class Seen:
+    """The ids that sinks of this home have been sent. Used by delivery threads; opens nothing before."""
+
+    def __init__(self, home: Path, count: Callable[..., None]) -> None:
+        self._path = home / "seen.db"
+        self._count = count
+        self._in_use = threading.Lock()
+        self._at_rest = False
+        self._unsafe = False
+        self._calls = 0
+        forks.register_to_settle(self)
+
+    def again(self, lines: Sequence[bytes], sink: str) -> set[int]:
+        """Which of the lines, by their place, tell what `sink` was told by another record before.
+
+        Where that cannot be found out none does: a second telling has the first one's id, and a
+        missing one would be lost.
+        """
+        keyed = {
+            place: found[1].decode("utf-8", "replace")
+            for place, line in enumerate(lines)
+            if (found := _ID.search(line)) and is_derived(found[1].decode("utf-8", "replace"))
+        }
+        if not keyed or self._unsafe:
+            return set()
+        with self._in_use:
+            try:
+                return self._look_up({place: (keyed[place], crc32(lines[place])) for place in keyed}, sink)
+            except (sqlite3.Error, OSError) as error:
+                self._count("seen_unknown", type(error).__name__)
+                return set()
+
+    def _look_up(self, keyed: dict[int, tuple[str, int]], sink: str) -> set[int]:
+        again: set[int] = set()
+        with closing(self._open()) as connection:
+            connection.execute("BEGIN IMMEDIATE")
+            for place, (event_id, record) in keyed.items():
+                connection.execute(
+                    "INSERT OR IGNORE INTO seen VALUES (?, ?, ?, ?)", (event_id, sink, record, int(time()))
+                )
+                first = connection.execute(
+                    "SELECT record FROM seen WHERE event_id = ? AND sink = ?", (event_id, sink)
+                )
+                if first.fetchone()[0] != record:
+                    again.add(place)
+            self._calls += 1
+            if self._calls % _EVERY == 1:
+                connection.execute("DELETE FROM seen WHERE at < ?", (int(time()) - KEPT_SECONDS,))
+            connection.execute("COMMIT")
+        return again
+
+    def _open(self) -> sqlite3.Connection:
+        self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        connection = sqlite3.connect(self._path, timeout=PATIENCE_SECONDS, isolation_level=None)
+        with contextlib.ExitStack() as undo:
+            undo.callback(connection.close)
+            connection.execute("PRAGMA synchronous = NORMAL")
+            connection.execute(
+                "CREATE TABLE IF NOT EXISTS seen (event_id TEXT, sink TEXT, record INTEGER NOT NULL, "
+                "at INTEGER NOT NULL, PRIMARY KEY (event_id, sink)) WITHOUT ROWID"
+            )
+            undo.pop_all()
+        return connection
+
+    def before_fork(self) -> None:
+        """Wait until nothing is open: a child that inherits SQLite's locks believes it has them."""
+        self._at_rest = self._in_use.acquire(timeout=forks.PATIENCE_SECONDS)
+
+    def after_fork_in_parent(self) -> None:
+        """Go on."""
+        if self._at_rest:
+            self._at_rest = False
+            self._in_use.release()
+
+    def after_fork_in_child(self) -> None:
+        """Go on, or never use the file in this process, if the parent was in the middle of it."""
+        busy = not self._at_rest and self._in_use.locked()
+        self._unsafe = self._unsafe or busy
+        self._in_use = threading.Lock()
+        self._at_rest = False

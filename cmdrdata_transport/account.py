@@ -258,7 +258,7 @@ class Account:
         return self._has_owner()
 
     def _has_owner(self) -> bool:
-        """Whether what turns out to be a call only now is to be recorded; one without a customer is counted."""
+        """Whether what turns out to be a call only now is to be recorded, as the meter asks of others."""
         settings = self._settings
         if self._who.customer is not None:
             return True

@@ -1,4 +1,4 @@
-"""Four providers behind one loopback server: right bytes, awkward cuts, and an account of what was stated.
+"""Many providers behind one loopback server: right bytes, awkward cuts, and an account of what was stated.
 
     provider = Provider(seed=1)
     with Loopback(provider) as server:
@@ -6,7 +6,8 @@
     provider.stated
 
 Speaks chat completions, responses and embeddings (OpenAI), messages (Anthropic), generateContent,
-streamGenerateContent and batchEmbedContents (Gemini), and Groq's chat completions, under any path prefix.
+streamGenerateContent and batchEmbedContents (Gemini), and Groq's chat completions, under any path prefix;
+the other providers of `dialects` under their own names, such as `/mistral/v1/chat/completions`.
 The numbers, texts and cuts of an answer follow from the seed and the request, whatever came before.
 
 Does not know what the library makes of it: its account is kept from the numbers that were drawn.
@@ -19,20 +20,35 @@ import re
 import threading
 import time
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from decimal import Decimal
 from random import Random
+from typing import Any
 
 from cmdrdata_transport.demo.cuts import awkward, framed
-from cmdrdata_transport.demo.dialects import anthropic, google, openai
+from cmdrdata_transport.demo.dialects import (
+    anthropic,
+    cohere,
+    compatible,
+    google,
+    ollama,
+    openai,
+    perplexity,
+    speech,
+)
 from cmdrdata_transport.demo.dialects.drawing import Asked, Told
 from cmdrdata_transport.demo.loopback import Answer, Call
 
 ACCOUNT_HEADER = "x-demo-account"
 """A request header that says whom an answer is for; the account is kept apart for each."""
 
-_ROUTES = tuple(
-    (re.compile(route.pattern), route) for route in (*openai.ROUTES, *anthropic.ROUTES, *google.ROUTES)
-)
+_DIALECTS = (compatible, perplexity, cohere, ollama, speech, openai, anthropic, google)
+"""Those at a path of their own first: the last three speak under any prefix."""
+
+_ROUTES = tuple((re.compile(route.pattern), route) for dialect in _DIALECTS for route in dialect.ROUTES)
+
+_FIELD = re.compile(rb'form-data; name="(\w+)"\r\n(?:[^\r]+\r\n)*\r\n([^\r]*)\r\n')
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,6 +61,8 @@ class Stated:
     response_id: str
     streaming: bool
     units: Counter[str]
+    amounts: Mapping[str, Decimal] = field(default_factory=dict[str, Decimal])
+    """What has fractions: seconds, and what the provider says it charged."""
 
 
 class Provider:
@@ -75,7 +93,7 @@ class Provider:
         for pattern, route in _ROUTES:
             if match := pattern.fullmatch(f"{call.method} {call.path}"):
                 try:
-                    body = json.loads(call.body or b"{}")
+                    body = _fields(call)
                 except ValueError:
                     return _failure(400, "invalid_request_error", "the body is not JSON")
                 random = self._random(call, account)
@@ -106,7 +124,7 @@ class Provider:
         )
 
     def _keep(self, told: Told, account: str | None, provider: str) -> None:
-        if told.units:
+        if told.units or told.amounts:
             self.stated.append(
                 Stated(
                     account=account,
@@ -115,6 +133,7 @@ class Provider:
                     response_id=told.response_id,
                     streaming=not isinstance(told.content, bytes),
                     units=told.units,
+                    amounts=told.amounts,
                 )
             )
 
@@ -136,6 +155,14 @@ class Provider:
             chunked=chunked,
             before_chunk=(lambda _: time.sleep(self._pace)) if self._pace else None,
         )
+
+
+def _fields(call: Call) -> dict[str, Any]:
+    """What was asked: the body as JSON, or the short fields of a form."""
+    if (call.header("content-type") or "").startswith("multipart/form-data"):
+        return {match[1].decode(): match[2].decode() for match in _FIELD.finditer(call.body)}
+    asked: dict[str, Any] = json.loads(call.body or b"{}")
+    return asked
 
 
 def _failure(status: int, kind: str, message: str) -> Answer:

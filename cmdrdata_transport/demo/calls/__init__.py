@@ -8,9 +8,14 @@ same call: the async one gives what the sync one gives, or an awaitable of it.
 from __future__ import annotations
 
 from cmdrdata_transport.demo.calls.anthropic import ANTHROPIC
+from cmdrdata_transport.demo.calls.cohere import COHERE_V1, COHERE_V2
 from cmdrdata_transport.demo.calls.google import GOOGLE
-from cmdrdata_transport.demo.calls.openai import OPENAI
-from cmdrdata_transport.demo.calls.stainless import GROQ
+from cmdrdata_transport.demo.calls.hosted import AI21, HUGGINGFACE
+from cmdrdata_transport.demo.calls.mistral import MISTRAL
+from cmdrdata_transport.demo.calls.ollama import OLLAMA
+from cmdrdata_transport.demo.calls.openai import DEEPSEEK, OPENAI, OPENROUTER, XAI
+from cmdrdata_transport.demo.calls.speech import DEEPGRAM, ELEVENLABS
+from cmdrdata_transport.demo.calls.stainless import CEREBRAS, FIREWORKS, GROQ, PERPLEXITY, TOGETHER, WRITER
 from cmdrdata_transport.demo.calls.table import (
     CalledSdk,
     SdkCall,
@@ -24,7 +29,25 @@ from cmdrdata_transport.demo.calls.table import (
 CALLED_SDKS = (OPENAI, ANTHROPIC, GOOGLE, GROQ)
 """The SDKs of the demo, which its extra installs."""
 
-EVERY_SDK = CALLED_SDKS
+EVERY_SDK = (
+    *CALLED_SDKS,
+    COHERE_V2,
+    COHERE_V1,
+    MISTRAL,
+    TOGETHER,
+    CEREBRAS,
+    FIREWORKS,
+    PERPLEXITY,
+    WRITER,
+    AI21,
+    HUGGINGFACE,
+    OLLAMA,
+    ELEVENLABS,
+    DEEPGRAM,
+    XAI,
+    DEEPSEEK,
+    OPENROUTER,
+)
 """Every SDK that we know how to call: the doctor calls those that are installed."""
 
 __all__ = [

@@ -23,10 +23,12 @@ if TYPE_CHECKING:
 
 KEY = "not-a-key"
 
-_LOOPBACK: Mapping[str, Any] = {"trust_env": False, "verify": False}
+LOOPBACK: Mapping[str, Any] = {"trust_env": False, "verify": False}
 """Client options for a server on this machine: no proxy, and no certificates, which take long to load."""
 
 Headers = Mapping[str, str]
+
+Make = Callable[[Any, Headers], Any]
 
 Connect = Callable[[Any, str, Any], Any]
 """(the imported module, the server's URL, an HTTP client or None for the SDK's own) -> its object."""
@@ -40,11 +42,13 @@ class SdkCall:
 
     `make` is given the client and headers, which it sends along where the SDK can with a single call.
     With `streaming`, what it gives is iterated. `elsewhere`: the request leaves in another context than
-    the call's, so that only a header can say whose it is.
+    the call's, so that only a header can say whose it is. `make_async` is for an SDK whose async methods
+    have other names.
     """
 
     name: str
-    make: Callable[[Any, Headers], Any]
+    make: Make
+    make_async: Make | None = None
     streaming: bool = False
     elsewhere: bool = False
 
@@ -55,8 +59,8 @@ class CalledSdk:
 
     `at` is put behind the server's URL: it says which provider is to answer. `connect` and
     `connect_async` make the SDK's object. `ways` are those in which it can be tracked; `track` and
-    `untrack` are given its object, and `close` ends what it opened. `sdk` is what `tracked_http_client`
-    calls it, where that is another name.
+    `untrack` are given its object, and `opened` tells what of it there is to close. `sdk` is what
+    `tracked_http_client` calls it, where that is another name.
     """
 
     name: str
@@ -70,8 +74,7 @@ class CalledSdk:
     ways: tuple[Way, ...] = ("given client", "track")
     track: Callable[..., Any] = track
     untrack: Callable[[Any], Any] = untrack
-    clients: Callable[[Any], tuple[Any, ...]] = lambda client: (client,)
-    """What of the object there is to close."""
+    opened: Callable[[Any], tuple[Any, ...]] = lambda client: (client,)
 
     @property
     def installed(self) -> bool:
@@ -90,7 +93,7 @@ def connected(sdk: CalledSdk, url: str, *, way: Way | None = None, **tracking: A
     """
     module = importlib.import_module(sdk.module)
     if (way or sdk.ways[0]) == "given client":
-        with tracked_http_client(sdk.sdk or sdk.name, **_LOOPBACK, **tracking) as http:
+        with tracked_http_client(sdk.sdk or sdk.name, **LOOPBACK, **tracking) as http:
             yield sdk.connect(module, url + sdk.at, http)
         return
     client = sdk.connect(module, url + sdk.at, None)
@@ -98,8 +101,9 @@ def connected(sdk: CalledSdk, url: str, *, way: Way | None = None, **tracking: A
     try:
         yield client
     finally:
-        for each in sdk.clients(client):
-            each.close()
+        for each in sdk.opened(client):
+            if hasattr(each, "close"):  # an HTTP client of the other colour has none
+                each.close()
         sdk.untrack(client)
 
 
@@ -110,7 +114,7 @@ async def connected_async(
     """The same, async."""
     module = importlib.import_module(sdk.module)
     if (way or sdk.ways[0]) == "given client":
-        async with tracked_async_http_client(sdk.sdk or sdk.name, **_LOOPBACK, **tracking) as http:
+        async with tracked_async_http_client(sdk.sdk or sdk.name, **LOOPBACK, **tracking) as http:
             yield sdk.connect_async(module, url + sdk.at, http)
         return
     client = sdk.connect_async(module, url + sdk.at, None)
@@ -118,7 +122,7 @@ async def connected_async(
     try:
         yield client
     finally:
-        for each in sdk.clients(client):
+        for each in sdk.opened(client):
             ending = each.aclose() if hasattr(each, "aclose") else each.close()
             if inspect.isawaitable(ending):
                 await ending
@@ -134,7 +138,7 @@ def call(client: Any, what: SdkCall, headers: Headers) -> None:
 
 async def call_async(client: Any, what: SdkCall, headers: Headers) -> None:
     """The same with an async client, whose streams may be awaited for or not."""
-    answer = what.make(client, headers)
+    answer = (what.make_async or what.make)(client, headers)
     if inspect.isawaitable(answer):
         answer = await answer
     if what.streaming:

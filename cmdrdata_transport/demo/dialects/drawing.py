@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ class Tokens:
     """The tokens of one answer, in disjoint parts.
 
     `fresh` is input that no cache had; `tool` is input that the provider's own tools put in;
-    `visible` is output without reasoning.
+    `visible` is output without reasoning and citations.
     """
 
     fresh: int = 0
@@ -66,6 +67,7 @@ class Tokens:
     tool: int = 0
     visible: int = 0
     reasoning: int = 0
+    citation: int = 0
 
     @property
     def cache_write(self) -> int:
@@ -80,7 +82,7 @@ class Tokens:
     @property
     def output(self) -> int:
         """All output."""
-        return self.visible + self.reasoning
+        return self.visible + self.reasoning + self.citation
 
     def units(self) -> Counter[str]:
         """The counts as the published event names them; without those that are zero."""
@@ -94,12 +96,13 @@ class Tokens:
             cache_write_1h_tokens=self.cache_write_1h,
             input_tool_tokens=self.tool,
             output_reasoning_tokens=self.reasoning,
+            output_citation_tokens=self.citation,
         )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asked:
-    """One request to answer: its JSON, what its URL said, and the randomness of its answer."""
+    """One request to answer: its JSON or its form, what its URL said, and the randomness of its answer."""
 
     body: Document
     named: dict[str, str]
@@ -110,7 +113,9 @@ class Asked:
     @property
     def model(self) -> str:
         """The model that was asked for, by its short name."""
-        return str(self.named.get("model") or self.body.get("model") or "unnamed")
+        return str(
+            self.named.get("model") or self.body.get("model") or self.body.get("model_id") or "unnamed"
+        )
 
     @property
     def streaming(self) -> bool:
@@ -138,6 +143,10 @@ class Asked:
         drawn = {name: draw.randint(1, 900) for name in also if draw.random() < 0.6}  # noqa: PLR2004
         return Tokens(fresh=draw.randint(8, 2000), visible=draw.randint(1, 600), **drawn)
 
+    def dollars(self) -> Decimal:
+        """What a provider says it charged."""
+        return Decimal(self.random.randint(1, 99_999)).scaleb(-7)
+
     def vector(self) -> list[float]:
         """An embedding, a short one."""
         return [self.random.uniform(-1, 1) for _ in range(8)]
@@ -151,7 +160,8 @@ class Asked:
 class Told:
     """An answer: one document, or the events of a stream, and what it states.
 
-    `units` is empty where an answer states no usage.
+    `units` are counts; `amounts` is what is stated with fractions, seconds and the provider's own cost.
+    Both are empty where an answer states no usage.
     """
 
     content: bytes | Sequence[bytes]
@@ -160,6 +170,7 @@ class Told:
     model: str = ""
     response_id: str = ""
     units: Counter[str] = field(default_factory=Counter[str])
+    amounts: Mapping[str, Decimal] = field(default_factory=dict[str, Decimal])
 
 
 class Route(NamedTuple):
@@ -173,6 +184,11 @@ class Route(NamedTuple):
 def compact(document: Any) -> str:
     """JSON without blanks, characters as they are."""
     return json.dumps(document, ensure_ascii=False, separators=(",", ":"))
+
+
+def escaped(document: Any) -> str:
+    """JSON in ASCII: some SDKs end a line at U+2028, and what they are sent has it escaped."""
+    return json.dumps(document, separators=(",", ":"))
 
 
 def pretty(document: Any) -> bytes:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import struct
 from collections import Counter
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from cmdrdata_transport.demo.dialects.drawing import (
@@ -25,7 +26,7 @@ from cmdrdata_transport.demo.dialects.drawing import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
 _STREAM = "text/event-stream; charset=utf-8"
 
@@ -43,11 +44,12 @@ def _padding(asked: Asked) -> Document:
     return {"obfuscation": asked.name("", asked.random.randint(1, 14))}
 
 
-def _data(documents: Iterable[Document]) -> list[bytes]:
-    return [*(f"data: {compact(document)}\n\n".encode() for document in documents), b"data: [DONE]\n\n"]
+def data(documents: Iterable[Document], written: Callable[[Document], str] = compact) -> list[bytes]:
+    """A stream of chunks, up to its `[DONE]`."""
+    return [*(f"data: {written(document)}\n\n".encode() for document in documents), b"data: [DONE]\n\n"]
 
 
-def _deltas(asked: Asked) -> Iterator[list[Document]]:
+def deltas(asked: Asked) -> Iterator[list[Document]]:
     """The `choices` of each chunk of a streamed chat."""
     first: Document = {"role": "assistant", "content": "", "refusal": None}
     for delta in (first, *({"content": word} for word in asked.text())):
@@ -55,7 +57,7 @@ def _deltas(asked: Asked) -> Iterator[list[Document]]:
     yield [{"index": 0, "delta": {}, "logprobs": None, "finish_reason": "stop"}]
 
 
-def _choices(asked: Asked) -> list[Document]:
+def choices(asked: Asked) -> list[Document]:
     """The `choices` of a chat that is not streamed."""
     message: Document = {"role": "assistant", "content": "".join(asked.text()), "refusal": None}
     return [{"index": 0, "message": message, "logprobs": None, "finish_reason": "stop"}]
@@ -88,12 +90,12 @@ def chat_completions(asked: Asked) -> Told:
     content: bytes | list[bytes]
     if asked.streaming:
         null: Document = {"usage": None} if asked.with_usage else {}
-        chunks = [{**common, "choices": choices, **null, **_padding(asked)} for choices in _deltas(asked)]
+        chunks = [{**common, "choices": choices, **null, **_padding(asked)} for choices in deltas(asked)]
         if asked.with_usage:
             chunks.append({**common, "choices": [], "usage": usage, **_padding(asked)})
-        content = _data(chunks)
+        content = data(chunks)
     else:
-        content = pretty({**common, "choices": _choices(asked), "usage": usage})
+        content = pretty({**common, "choices": choices(asked), "usage": usage})
     silent = asked.streaming and not asked.with_usage
     return Told(
         content=content,
@@ -131,15 +133,15 @@ def groq_chat_completions(asked: Asked) -> Told:
     }
     content: bytes | list[bytes]
     if asked.streaming:
-        chunks = [{**common, "choices": choices} for choices in _deltas(asked)]
+        chunks = [{**common, "choices": choices} for choices in deltas(asked)]
         chunks[0]["x_groq"] = {"id": request_id, "seed": 7}
         chunks[-1]["x_groq"] = {"id": request_id, "usage": usage}
         if asked.with_usage:
             chunks[-1]["usage"] = usage  # the same once more: not to be added
-        content = _data(chunks)
+        content = data(chunks)
     else:
         groq = {"service_tier": "on_demand", "x_groq": {"id": request_id, "seed": 7}}
-        document = {**common, "choices": _choices(asked), "usage": usage, "usage_breakdown": None, **groq}
+        document = {**common, "choices": choices(asked), "usage": usage, "usage_breakdown": None, **groq}
         content = compact(document).encode()
     return Told(
         content=content,
@@ -156,7 +158,13 @@ def responses(asked: Asked) -> Told:
     tokens = asked.tokens("cache_read", "cache_write_5m", "reasoning")
     units = tokens.units()
     del units["cache_write_5m_tokens"]  # its caches live longer, and it does not say how long
-    usage: Document = {
+    told = response(asked, response_usage(tokens), id_length=50)
+    return replace(told, headers=_headers(asked), units=units)
+
+
+def response_usage(tokens: Tokens) -> Document:
+    """The usage object of a response."""
+    return {
         "input_tokens": tokens.input,
         "input_tokens_details": {
             "cached_tokens": tokens.cache_read,
@@ -166,6 +174,10 @@ def responses(asked: Asked) -> Told:
         "output_tokens_details": {"reasoning_tokens": tokens.reasoning},
         "total_tokens": tokens.input + tokens.output,
     }
+
+
+def response(asked: Asked, usage: Document, *, id_length: int = 32) -> Told:
+    """A response with this usage, whole or streamed."""
     words = asked.text()
     item: Document = {
         "id": asked.name("msg_", 50),
@@ -175,7 +187,7 @@ def responses(asked: Asked) -> Told:
         "role": "assistant",
     }
     begun: Document = {
-        "id": asked.name("resp_", 50),
+        "id": asked.name("resp_", id_length),
         "object": "response",
         "created_at": EPOCH,
         "status": "in_progress",
@@ -211,10 +223,8 @@ def responses(asked: Asked) -> Told:
     return Told(
         content=content,
         content_type=_STREAM if asked.streaming else JSON,
-        headers=_headers(asked),
         model=asked.answered_model,
         response_id=begun["id"],
-        units=units,
     )
 
 

@@ -241,8 +241,9 @@ class Account:
         if route.poll and resource is not None:
             begun = jobs.recall(route.scope, resource)
         if fine and resource is not None:
+            known = begun if "customer_id" in begun else self._begun(asked, answer)
             for name in answer.yields:
-                self._remember(name, {**(begun or self._begun(asked, answer)), "of": resource})
+                self._remember(name, {key: known[key] for key in known if key != "told"} | {"of": resource})
         if not route.shape.units:  # it only says that there is something
             if fine and resource is not None and not route.poll:
                 self._remember(resource, self._begun(asked, answer))
@@ -267,7 +268,7 @@ class Account:
 
     def _take_over(self, begun: Mapping[str, Any]) -> None:
         """From here on the call is that of whoever started what it asks for."""
-        if begun:
+        if "customer_id" in begun:
             self._begun_as = begun
             self._who = Attribution(
                 customer=begun.get("customer_id"), metadata=begun.get("metadata") or {}, track=True

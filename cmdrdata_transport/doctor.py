@@ -8,16 +8,18 @@ streaming and not, with a tracker and a home of its own: the user's ledger never
 from __future__ import annotations
 
 import asyncio
+import re
 import sys
 import tempfile
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
+from decimal import Decimal
+from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from cmdrdata_transport.attribution import customer_context
+from cmdrdata_transport.attribution import customer_context, tracking_headers
 from cmdrdata_transport.clients import SDKS, tracked_http_client
 from cmdrdata_transport.counters import WARNINGS
 from cmdrdata_transport.demo.calls import (
@@ -30,7 +32,7 @@ from cmdrdata_transport.demo.calls import (
     connected_async,
 )
 from cmdrdata_transport.demo.loopback import Loopback
-from cmdrdata_transport.demo.provider import ACCOUNT_HEADER, Provider, Stated
+from cmdrdata_transport.demo.provider import Provider, Stated
 from cmdrdata_transport.errors import TrackingError
 from cmdrdata_transport.journal import obstacle
 from cmdrdata_transport.ledger import Ledger
@@ -41,7 +43,7 @@ from cmdrdata_transport.tracker import Tracker
 if TYPE_CHECKING:
     from collections.abc import Generator, Mapping, Sequence
 
-    from cmdrdata_transport.event import UsageEvent
+    from cmdrdata_transport.event import Usage, UsageEvent
 
 _DELIVERY_SECONDS = 10.0
 
@@ -50,8 +52,8 @@ _DELIVERY_SECONDS = 10.0
 class SdkFinding:
     """An installed SDK.
 
-    `library` is the HTTP library that its client must be of, with its version; None where the SDK takes
-    no client. `advice` is what to type.
+    `library` is the HTTP library that its client is of, with its version; None where it uses neither, so
+    that no transport sees its calls. `advice` is what to type.
     """
 
     name: str
@@ -105,9 +107,17 @@ def installed_sdks() -> list[SdkFinding]:
     for sdk in SDKS:
         with suppress(PackageNotFoundError):
             installed = version(sdk.name)
-            library, advice = (None, sdk.instead) if sdk.instead else _library_of(sdk.name)
+            library, advice = (
+                (_library_needed_by(sdk.name), sdk.instead) if sdk.instead else _library_of(sdk.name)
+            )
             found.append(SdkFinding(name=sdk.name, version=installed, library=library, advice=advice))
     return found
+
+
+def _library_needed_by(sdk: str) -> str | None:
+    """The HTTP library that an SDK requires, of the two that we can see through."""
+    needed = {re.split(r"[^\w-]", requirement)[0] for requirement in requires(sdk) or ()}
+    return next((f"{name} {version(name)}" for name in ("httpx2", "httpx") if name in needed), None)
 
 
 def _library_of(sdk: str) -> tuple[str | None, str]:
@@ -186,33 +196,43 @@ def prove(sdks: Sequence[CalledSdk] = EVERY_SDK) -> Proofs:
         try:
             for sdk in sdks:
                 if sdk.installed:
-                    tries += _try_sync(sdk, server.url, tracker)
-                    tries += asyncio.run(_try_async(sdk, server.url, tracker))
+                    here = _Place(url=server.url, provider=provider, tracker=tracker)
+                    tries += _try_sync(sdk, here)
+                    tries += asyncio.run(_try_async(sdk, here))
             tracker.flush(_DELIVERY_SECONDS)
         finally:
             tracker.close()
     return Proofs(
-        calls=tuple(each.proof(provider.stated, events) for each in tries),
+        calls=tuple(each.proof(events) for each in tries),
         losses={name: number for name, number in tracker.stats().items() if name in WARNINGS},
     )
 
 
-def _try_sync(sdk: CalledSdk, url: str, tracker: Tracker) -> list[_Try]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Place:
+    """Where the calls go, and what records them."""
+
+    url: str
+    provider: Provider
+    tracker: Tracker
+
+
+def _try_sync(sdk: CalledSdk, here: _Place) -> list[_Try]:
     tries = [_Try(sdk=sdk.name, what=what, asynchronous=False) for what in sdk.calls]
-    with _failing(tries), connected(sdk, url, tracker=tracker) as client:
+    with _failing(tries), connected(sdk, here.url, tracker=here.tracker, provider=sdk.provider) as client:
         for each in tries:
-            with _failing([each]), customer_context(each.customer):
-                call(client, each.what, {ACCOUNT_HEADER: each.customer})
+            with each.watching(here.provider):
+                call(client, each.what, each.headers)
     return tries
 
 
-async def _try_async(sdk: CalledSdk, url: str, tracker: Tracker) -> list[_Try]:
+async def _try_async(sdk: CalledSdk, here: _Place) -> list[_Try]:
     tries = [_Try(sdk=sdk.name, what=what, asynchronous=True) for what in sdk.calls]
     with _failing(tries):
-        async with connected_async(sdk, url, tracker=tracker) as client:
+        async with connected_async(sdk, here.url, tracker=here.tracker, provider=sdk.provider) as client:
             for each in tries:
-                with _failing([each]), customer_context(each.customer):
-                    await call_async(client, each.what, {ACCOUNT_HEADER: each.customer})
+                with each.watching(here.provider):
+                    await call_async(client, each.what, each.headers)
     return tries
 
 
@@ -228,37 +248,65 @@ def _failing(tries: Sequence[_Try]) -> Generator[None]:
 
 @dataclass(slots=True, kw_only=True)
 class _Try:
-    """One call; a customer of its own tells its answer and its events from the others."""
+    """One call; a customer of its own tells its events from the others."""
 
     sdk: str
     what: SdkCall
     asynchronous: bool
     failure: str = ""
+    answers: Sequence[Stated] = ()
 
     @property
     def customer(self) -> str:
         return f"{self.sdk} {self.what.name} {'async' if self.asynchronous else 'sync'}"
 
-    def proof(self, stated: Sequence[Stated], events: Sequence[UsageEvent]) -> Proof:
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """Whose the call is, where the context does not tell."""
+        return tracking_headers(self.customer) if self.what.elsewhere else {}
+
+    @contextmanager
+    def watching(self, provider: Provider) -> Generator[None]:
+        """For the time of the call, which is made alone: what is stated meanwhile is its answer."""
+        before = len(provider.stated)
+        with _failing([self]), customer_context(self.customer):
+            yield
+        self.answers = provider.stated[before:]
+
+    def proof(self, events: Sequence[UsageEvent]) -> Proof:
         """What came of it."""
-        answers = [each.units for each in stated if each.account == self.customer]
         recorded = [each.usage for each in events if each.customer_id == self.customer]
         problem = self.failure
-        if not problem and len(answers) != 1:
-            problem = f"{len(answers)} answers stated what they used"
+        if not problem and len(self.answers) != 1:
+            problem = f"{len(self.answers)} answers stated what they used"
         if not problem and len(recorded) != 1:
             problem = "nothing was recorded" if not recorded else f"{len(recorded)} events for one answer"
         if not problem:
-            problem = ", ".join(
-                f"{unit} is {count}, {getattr(recorded[0], unit)} was recorded"
-                for unit, count in answers[0].items()
-                if getattr(recorded[0], unit) != count
-            )
-        detail = problem or f"{answers[0]['input_tokens']:,} in, {answers[0]['output_tokens']:,} out"
+            problem = ", ".join(_differences(self.answers[0], recorded[0]))
         return Proof(
             sdk=self.sdk,
             call=self.what.name,
             asynchronous=self.asynchronous,
             metered=not problem,
-            detail=detail,
+            detail=problem or _told(self.answers[0]),
         )
+
+
+def _differences(stated: Stated, recorded: Usage) -> Generator[str]:
+    """Each unit of an answer that was not recorded as it was stated."""
+    for unit, count in {**stated.units, **stated.amounts}.items():
+        value = getattr(recorded, unit)
+        if value is None or Decimal(str(value)) != count:
+            yield f"{unit} is {count}, {value} was recorded"
+
+
+def _told(stated: Stated) -> str:
+    """What an answer stated, in short: its tokens, else whatever it counts."""
+    units = stated.units
+    if seconds := stated.amounts.get("audio_seconds"):
+        return f"{seconds:,} seconds"
+    if "total_tokens" in units:
+        return f"{units['input_tokens']:,} in, {units['output_tokens']:,} out"
+    return ", ".join(
+        f"{count:,} {unit.removeprefix('input_').replace('_', ' ')}" for unit, count in units.items()
+    )

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from cmdrdata_transport.cli.app import app
 from cmdrdata_transport.counters import Counters
-from cmdrdata_transport.demo.calls import CALLED_SDKS, CalledSdk, SdkCall
+from cmdrdata_transport.demo.calls import EVERY_SDK, CalledSdk, SdkCall
 from cmdrdata_transport.doctor import examine, installed_sdks, prove
 from cmdrdata_transport.event import UsageEvent
 from cmdrdata_transport.journal import Journal
@@ -22,7 +22,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 LEDGER = "sqlite:///usage.db"
-OPENAI = CALLED_SDKS[0]
+OPENAI = EVERY_SDK[0]
+INSTALLED = [sdk for sdk in EVERY_SDK if sdk.installed]
+CALLS = 2 * sum(len(sdk.calls) for sdk in INSTALLED)
 EVENT = UsageEvent(
     event_id="1",
     timestamp="2026-11-01T12:00:00.000000Z",
@@ -60,8 +62,7 @@ def test_the_family_of_each_sdk() -> None:
 def test_every_installed_sdk_is_metered(home: Path) -> None:
     """Each call of each SDK, sync and async, is recorded to the token; the home stays untouched."""
     proofs = prove()
-    installed = [sdk for sdk in CALLED_SDKS if sdk.installed]
-    assert len(proofs.calls) == 2 * sum(len(sdk.calls) for sdk in installed) > 0
+    assert len(proofs.calls) == CALLS > 0
     assert [each for each in proofs.calls if not each.metered] == []
     assert proofs.losses == {}
     assert not home.exists()
@@ -105,6 +106,15 @@ def test_an_answer_without_usage_proves_nothing(home: Path) -> None:
     assert {each.detail for each in proofs.calls} == {"0 answers stated what they used"}
 
 
+def test_what_is_not_recorded_as_it_was_stated_is_not_proved(home: Path) -> None:
+    """An answer read by another provider's table, and so by a wrong rule, is told unit by unit."""
+    xai = next(sdk for sdk in EVERY_SDK if sdk.provider == "x-ai")
+    proofs = prove([replace(xai, provider="openai", calls=xai.calls[:1])])
+    assert [each.metered for each in proofs.calls] == [False] * 2
+    assert all("provider_cost is 0." in each.detail for each in proofs.calls)
+    assert all("None was recorded" in each.detail for each in proofs.calls)
+
+
 def test_a_home_that_is_well(home: Path) -> None:
     """A home that is not there yet has nothing in it and no problem; looking does not make it."""
     setup = examine()
@@ -145,7 +155,7 @@ def test_what_a_home_holds(home: Path) -> None:
         "2 events for callable:bill: type cmdrdata-transport drain",
         "1 events, kept in",
         "1 pieces of the journal, set aside",
-        "All 24 calls are metered, to the token.",
+        f"All {CALLS} calls are metered, to the token.",
     ):
         assert said in shown
 
@@ -172,4 +182,4 @@ def test_the_command_says_what_is_wrong(home: Path, monkeypatch: pytest.MonkeyPa
     assert result.exit_code == 1
     assert "NOT METERED: nothing was recorded" in result.stdout
     assert "CMDRDATA_DISABLED is set: nothing is recorded" in result.stdout
-    assert "24 of 24 calls are not metered." in result.stdout
+    assert f"{CALLS} of {CALLS} calls are not metered." in result.stdout

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from cmdrdata_transport import __version__
 from cmdrdata_transport.cli.view import number, printable, table_of
-from cmdrdata_transport.demo.calls import EVERY_SDK
+from cmdrdata_transport.clients import SDKS
 from cmdrdata_transport.doctor import Proof, Proofs, SdkFinding, Setup, examine, installed_sdks, prove
 
 if TYPE_CHECKING:
@@ -26,8 +26,12 @@ _BAD, _WAITING, _GOOD = "bold red", "yellow", "green"
 def show(out: Console, *, home: Path | None) -> bool:
     """Examine, prove and show; whether everything is metered."""
     setup = examine(home)
-    out.print(_setup_table(setup), "")
-    out.print(_sdk_table(installed_sdks()), "")
+    sdks = installed_sdks()
+    out.print(_setup_table(setup, sdks), "")
+    out.print(_sdk_table(sdks), "")
+    for each in sdks:
+        if each.library is None:
+            out.print(_out_of_reach(each), "", sep="\n")
     with out.status("Calling each SDK against a server on this machine ..."):
         proofs = prove()
     if proofs.calls:
@@ -35,20 +39,22 @@ def show(out: Console, *, home: Path | None) -> bool:
     return _conclude(out, setup, proofs)
 
 
-def _setup_table(setup: Setup) -> Table:
+def _setup_table(setup: Setup, sdks: list[SdkFinding]) -> Table:
     table = Table.grid(padding=(0, 2))
     table.add_column(style="dim", no_wrap=True)
     table.add_column(overflow="fold")
     previous = ""
-    for name, value, style in _setup_rows(setup):
+    for name, value, style in _setup_rows(setup, sdks):
         table.add_row("" if name == previous else name, Text(printable(value), style=style))
         previous = name
     return table
 
 
-def _setup_rows(setup: Setup) -> Iterator[tuple[str, str, str]]:
+def _setup_rows(setup: Setup, sdks: list[SdkFinding]) -> Iterator[tuple[str, str, str]]:
     python = f"{platform.python_implementation()} {platform.python_version()}"
     yield "version", f"{__version__}, {python}, {platform.system()}", ""
+    if libraries := sorted({each.library for each in sdks if each.library is not None}):
+        yield "clients", ", ".join(libraries), ""
     yield "home", str(setup.home), ""
     for sink in setup.sinks:
         yield "sinks", sink, ""
@@ -71,14 +77,22 @@ def _setup_rows(setup: Setup) -> Iterator[tuple[str, str, str]]:
 
 
 def _sdk_table(sdks: list[SdkFinding]) -> Table:
-    missing = [sdk.name for sdk in EVERY_SDK if sdk.name not in {each.name for each in sdks}]
-    table = table_of("SDK", "version", "its client is of", "to type")
+    missing = [sdk.name for sdk in SDKS if sdk.name not in {each.name for each in sdks}]
+    table = table_of("SDK", "version", "client", "to type")
     for each in sdks:
-        advice = Text(printable(each.advice))
-        table.add_row(Text(each.name, style="cyan"), each.version, each.library or "-", advice)
+        name = Text(each.name, style="cyan")
+        if each.library is None:
+            table.add_row(name, each.version, "-", Text("out of reach, see below", style=_WAITING))
+        else:
+            table.add_row(name, each.version, each.library.split()[0], Text(printable(each.advice)))
     if missing:
         table.caption = f"Not installed: {', '.join(missing)}"
     return table
+
+
+def _out_of_reach(sdk: SdkFinding) -> Text:
+    said = "passes its calls through neither httpx nor httpx2, so they are not metered. Type instead:"
+    return Text(f"{sdk.name} {said} {printable(sdk.advice)}", style=_WAITING)
 
 
 def _proof_table(proofs: Proofs) -> Table:

@@ -15,11 +15,13 @@ from cmdrdata_transport.attribution import Attribution
 from cmdrdata_transport.errors import TrackingSetupError
 from cmdrdata_transport.event import FORMAT, FRACTIONAL_UNITS, UNITS, Usage, encode
 from cmdrdata_transport.identity import derived_event_id, new_event_id, timestamp
-from cmdrdata_transport.providers.reading import LARGEST_COUNT, Answer, Part
+from cmdrdata_transport.providers.reading import LARGEST_COUNT, Answer, Part, says_one_of
 from cmdrdata_transport.providers.table import Provider, Shape
 from cmdrdata_transport.wire.json import parse
 
 Counts = Mapping[str, int | float]
+
+_BESIDE_COUNTS = ("provider_cost", "details", "raw_usage")
 
 
 def stated_event(
@@ -47,6 +49,8 @@ def stated_event(
     }
     event.update((name, value) for name, value in facts.items() if value is not None)
     event.update(counts)
+    if isinstance(usage, Usage):
+        event.update((name, value) for name in _BESIDE_COUNTS if (value := getattr(usage, name)) is not None)
     if event_id:
         event["event_id"] = event_id
     return encode(event)
@@ -59,10 +63,11 @@ def answered_events(
     service: str | None,
     table: Provider,
     body: Mapping[str, Any] | bytes | str,
+    model: str | None,
     event_id: str | None,
     report: Callable[[str], None],
 ) -> list[bytes]:
-    """The events of a provider's answer: its JSON, or the object that was parsed from it.
+    """The events of a provider's answer: its JSON, or the object parsed from it. `model` was asked for.
 
     Raises:
         TrackingSetupError: the answer is no JSON, or states no usage that the provider's table knows.
@@ -78,6 +83,7 @@ def answered_events(
             "usage_status": "complete",
             "outcome": "error" if answer.failed else "ok",
             "usage_source": "body",
+            **({} if model is None else {"model": model, "request_model": model}),
             **answer.found,
         }
         if len(parts) > 1:
@@ -150,12 +156,13 @@ def _is_mapping(value: object) -> TypeGuard[Mapping[str, Any]]:
 
 
 def _read(table: Provider, document: dict[str, Any]) -> tuple[Shape, Answer]:
-    for endpoint in table.endpoints:
-        if endpoint.shape is not None:
-            answer = Answer(endpoint.shape)
-            answer.absorb(document)
-            if answer.usage is not None:
-                return endpoint.shape, answer
+    shapes = [endpoint.shape for endpoint in table.endpoints if endpoint.shape is not None]
+    # What an answer looks like says more than that a shape finds some usage in it.
+    for shape in sorted(shapes, key=lambda shape: not says_one_of(document, shape.looks)):
+        answer = Answer(shape)
+        answer.absorb(document)
+        if answer.usage is not None:
+            return shape, answer
     raise TrackingSetupError(
         f"this answer states no usage that the table of {table.id!r} knows; give the whole JSON answer, or "
         "state the counts: tracker.record(provider=…, model=…, usage={…})"

@@ -170,14 +170,15 @@ class Tracker:
         provider: str,
         body: Mapping[str, Any] | bytes | str,
         *,
+        model: str | None = None,
         event_id: str | None = None,
         customer_id: str | None = None,
         metadata: Mapping[str, Any] | None = None,
     ) -> None:
         """Record a call that no transport can see, by the provider's own answer: its JSON, parsed or not.
 
-        Raises what `record` raises, and `TrackingSetupError` for a provider without a table and for an
-        answer that states no usage.
+        `model`: the one that was asked for, where the answer names none. Raises what `record` raises,
+        and `TrackingSetupError` for a provider without a table and for an answer that states no usage.
         """
         who = self._attribute(customer_id, metadata)
         if who is not None:
@@ -187,6 +188,7 @@ class Tracker:
                 service=self._service,
                 table=table_of(provider, self.providers),
                 body=body,
+                model=None if model is None else _checked_name("model", model),
                 event_id=event_id,
                 report=lambda unit: self.counters.count("bad_counts", f"{provider} {unit}"),
             )

@@ -88,6 +88,147 @@ def test_an_answer_is_read_by_its_providers_table(tracker: Tracker, body: Any) -
     assert event.usage.raw_usage == MESSAGE["usage"]
 
 
+TALKED = {
+    "type": "response.done",
+    "event_id": "event_1",
+    "response": {
+        "object": "realtime.response",
+        "id": "resp_1",
+        "status": "completed",
+        "usage": {
+            "total_tokens": 253,
+            "input_tokens": 132,
+            "output_tokens": 121,
+            "input_token_details": {
+                "text_tokens": 119,
+                "audio_tokens": 13,
+                "cached_tokens": 64,
+                "cached_tokens_details": {"text_tokens": 60, "audio_tokens": 4},
+            },
+            "output_token_details": {"text_tokens": 30, "audio_tokens": 91},
+        },
+    },
+}
+
+HEARD = {
+    "type": "conversation.item.input_audio_transcription.completed",
+    "item_id": "item_1",
+    "transcript": "SECRET",
+    "usage": {
+        "type": "tokens",
+        "input_tokens": 13,
+        "input_token_details": {"audio_tokens": 13},
+        "output_tokens": 9,
+    },
+}
+
+GRPC = {
+    "id": "r1",
+    "model": "grok-4",
+    "service_tier": "SERVICE_TIER_DEFAULT",
+    "outputs": [{"finish_reason": "REASON_STOP", "message": {"content": "SECRET"}}],
+    "usage": {
+        "prompt_tokens": 30,
+        "cached_prompt_text_tokens": 10,
+        "completion_tokens": 5,
+        "reasoning_tokens": 100,
+        "total_tokens": 135,
+        "cost_in_usd_ticks": "12500000",
+    },
+}
+
+CONVERSED = {
+    "ResponseMetadata": {"RequestId": "r-1", "HTTPStatusCode": 200},
+    "output": {"message": {"role": "assistant", "content": [{"text": "SECRET"}]}},
+    "stopReason": "end_turn",
+    "usage": {"inputTokens": 10, "outputTokens": 7, "totalTokens": 22, "cacheReadInputTokens": 5},
+    "metrics": {"latencyMs": 500},
+}
+
+STREAM_ENDED = {"metadata": {"usage": {"inputTokens": 10, "outputTokens": 7}, "metrics": {"latencyMs": 1}}}
+
+
+@pytest.mark.parametrize(
+    ("provider", "body", "says"),
+    [
+        (
+            "openai",
+            TALKED,
+            {
+                "api": "openai.realtime",
+                "operation": "chat",
+                "model": "gpt-x",
+                "response_id": "resp_1",
+                "finish_reason": "completed",
+                "input_tokens": 132,
+                "input_audio_tokens": 13,
+                "cache_read_tokens": 64,
+                "cache_audio_read_tokens": 4,
+                "output_tokens": 121,
+                "output_audio_tokens": 91,
+                "total_tokens": 253,
+            },
+        ),
+        (
+            "azure",
+            HEARD,
+            {
+                "api": "openai.realtime",
+                "operation": "transcription",
+                "response_id": "item_1",
+                "input_audio_tokens": 13,
+                "total_tokens": 22,
+            },
+        ),
+        (
+            "x-ai",
+            GRPC,
+            {
+                "api": "xai.chat",
+                "model": "grok-4",
+                "request_model": "gpt-x",
+                "finish_reason": "REASON_STOP",
+                "service_tier": "SERVICE_TIER_DEFAULT",
+                "input_tokens": 30,
+                "cache_read_tokens": 10,
+                "output_tokens": 105,
+                "output_reasoning_tokens": 100,
+                "provider_cost": "0.00125",
+            },
+        ),
+        (
+            "aws",
+            CONVERSED,
+            {
+                "api": "aws.converse",
+                "model": "gpt-x",
+                "finish_reason": "end_turn",
+                "input_tokens": 15,
+                "cache_read_tokens": 5,
+                "output_tokens": 7,
+            },
+        ),
+        ("aws", STREAM_ENDED, {"api": "aws.converse", "model": "gpt-x", "total_tokens": 17}),
+    ],
+    ids=["realtime", "heard", "xai-sdk", "boto3", "boto3, streamed"],
+)
+def test_what_comes_by_another_way_is_read_by_its_looks(
+    tracker: Tracker, provider: str, body: dict[str, Any], says: dict[str, Any]
+) -> None:
+    """What an answer looks like tells its shape; the model that was asked for stands where it names none."""
+    (event,) = caught(tracker, lambda it: it.record_response(provider, body, model="gpt-x"))
+    told = event.to_dict()
+    assert {name: told.get(name) for name in says} == says
+    assert "SECRET" not in event.to_json().decode()
+
+
+def test_a_usage_is_recorded_whole(tracker: Tracker) -> None:
+    """What a `Usage` says beside its counts is in the event too."""
+    usage = Usage(images=1, provider_cost="0.04", details={"size": "1024x1024"}, raw_usage={"n": 1})
+    (event,) = caught(tracker, lambda it: it.record(provider="x-ai", usage=usage))
+    assert event.usage == usage
+
+
 def test_an_id_of_the_callers_is_the_events(tracker: Tracker) -> None:
     """A second telling under the same id is known as such."""
     events = caught(tracker, lambda it: it.record(provider="x-ai", usage={"images": 2}, event_id="job-7"))

@@ -14,6 +14,7 @@ from cmdrdata_transport.providers.anthropic import ENDPOINTS as ANTHROPIC_ENDPOI
 from cmdrdata_transport.providers.mistral import OCR
 from cmdrdata_transport.providers.openai import CHAT, ENDPOINTS
 from cmdrdata_transport.providers.openai_media import ENDPOINTS as MEDIA
+from cmdrdata_transport.providers.openai_realtime import ENDPOINTS as REALTIME
 from cmdrdata_transport.providers.table import Apart, Endpoint, Provider
 
 AZURE = Provider(
@@ -28,6 +29,7 @@ AZURE = Provider(
         Endpoint(path=r"/chat/completions$", shape=replace(CHAT, apart=Apart())),
         *(each for each in ENDPOINTS if each.shape is not CHAT),
         *MEDIA,
+        *REALTIME,
         Endpoint(path=r"/providers/mistral/azure/ocr$", shape=OCR),
         *ANTHROPIC_ENDPOINTS,  # under /anthropic/v1: the anthropic SDK 2.12 (`lib/foundry.py`)
     ),

@@ -8,6 +8,7 @@ tokens are parts of the prompt; reasoning, audio and prediction tokens are parts
 from __future__ import annotations
 
 from cmdrdata_transport.providers.openai_media import ENDPOINTS as MEDIA
+from cmdrdata_transport.providers.openai_realtime import ENDPOINTS as REALTIME
 from cmdrdata_transport.providers.table import Endpoint, Job, Provider, Results, Shape, Stream, Tree
 
 CHAT_UNITS: Tree = {
@@ -157,6 +158,6 @@ OPENAI = Provider(
     id="openai",
     # Regional hosts: openai/_data_residency.py
     hosts=("api.openai.com", "*.api.openai.com"),
-    endpoints=(*ENDPOINTS, *MEDIA),
+    endpoints=(*ENDPOINTS, *MEDIA, *REALTIME),
     compatible="openai-compatible",
 )

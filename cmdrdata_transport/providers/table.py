@@ -240,6 +240,11 @@ def _only_key(paths: Paths) -> str | None:
     return str(paths[0][0]) if len(paths) == 1 and len(paths[0]) == 1 else None
 
 
+BY_HAND = "by hand"
+"""The method of what no HTTP request asks for: it comes by a websocket or by gRPC, and `record_response`
+reads it. The path is then what that event or procedure is called."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Endpoint:
     """A path, as a regular expression searched in the URL's path; a group `model` names the model.

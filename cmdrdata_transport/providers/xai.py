@@ -1,4 +1,4 @@
-"""xAI: OpenAI's shapes over REST. Its own SDK speaks gRPC, which does not pass here.
+"""xAI: OpenAI's shapes over REST. Its own SDK speaks gRPC, whose answers are told by hand.
 
 Source: recorded responses; for chat, litellm's and genai-prices' reading of it, and the message of the
 xai-sdk (`proto/v6/usage.proto`; the worth of a tick: `cost.py`). In chat, reasoning is outside
@@ -21,7 +21,7 @@ from cmdrdata_transport.providers.openai import (
     RESPONSES,
     RESPONSES_UNITS,
 )
-from cmdrdata_transport.providers.table import Apart, Endpoint, Length, Path, Provider, Shape, Tree
+from cmdrdata_transport.providers.table import BY_HAND, Apart, Endpoint, Length, Path, Provider, Shape, Tree
 
 _COST: dict[Path, str] = {("cost_in_usd_ticks",): "1e-10"}
 
@@ -50,6 +50,26 @@ TRANSCRIPTION = Shape(
     model=(),
 )
 
+# `GetChatCompletionResponse` as google.protobuf.json_format writes it, with the names of the proto.
+GRPC = Shape(
+    api="xai.chat",
+    operation="chat",
+    usage=(("usage",),),
+    units={
+        "prompt_tokens": "input_tokens",
+        "completion_tokens": "output_tokens",
+        "reasoning_tokens": "output_reasoning_tokens",
+        "cached_prompt_text_tokens": "cache_read_tokens",
+        "prompt_text_tokens": "input_text_tokens",
+        "prompt_image_tokens": "input_image_tokens",
+    },
+    apart=Apart(),
+    cost=_COST,
+    finish_reason=(("outputs", 0, "finish_reason"),),
+    service_tier=(("service_tier",),),
+    looks={("outputs",): frozenset()},
+)
+
 XAI = Provider(
     id="x-ai",
     hosts=("api.x.ai", "*.api.x.ai"),
@@ -62,5 +82,6 @@ XAI = Provider(
         Endpoint(path=r"/stt$", shape=TRANSCRIPTION),
         Endpoint(path=r"/images/(generations|edits)$", shape=IMAGES),
         Endpoint(path=r"/completions$", shape=replace(COMPLETIONS, apart=Apart(), cost=_COST)),
+        Endpoint(path=r"/xai_api\.Chat/GetCompletion$", method=BY_HAND, shape=GRPC),
     ),
 )

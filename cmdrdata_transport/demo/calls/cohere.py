@@ -46,6 +46,7 @@ COHERE_V2 = CalledSdk(
             name="chat, streaming",
             make=_call("chat_stream", model=_COMMAND, messages=MESSAGES),
             streaming=True,
+            later=True,
         ),
         SdkCall(name="embed", make=_call("embed", **_EMBED)),
         SdkCall(name="rerank", make=_call("rerank", **_RERANK)),
@@ -67,6 +68,7 @@ COHERE_V1 = CalledSdk(
             name="chat, streaming",
             make=_call("chat_stream", model=_COMMAND, message=QUESTION),
             streaming=True,
+            later=True,
         ),
         # The sync client embeds on threads of its own, which know nothing of the caller's context.
         SdkCall(name="embed", make=_call("embed", **_EMBED), elsewhere=True),

@@ -39,6 +39,7 @@ GOOGLE = CalledSdk(
             name="generateContent, streaming",
             make=_gemini("generate_content_stream", "gemini-2.5-flash"),
             streaming=True,
+            later=True,
         ),
         SdkCall(name="embedContent", make=_gemini("embed_content", "gemini-embedding-001")),
     ),

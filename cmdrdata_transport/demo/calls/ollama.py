@@ -22,10 +22,18 @@ OLLAMA = CalledSdk(
     ways=("track",),
     calls=(
         SdkCall(name="chat", make=_call("chat", messages=MESSAGES)),
-        SdkCall(name="chat, streaming", make=_call("chat", messages=MESSAGES, stream=True), streaming=True),
+        SdkCall(
+            name="chat, streaming",
+            make=_call("chat", messages=MESSAGES, stream=True),
+            streaming=True,
+            later=True,
+        ),
         SdkCall(name="generate", make=_call("generate", prompt=QUESTION)),
         SdkCall(
-            name="generate, streaming", make=_call("generate", prompt=QUESTION, stream=True), streaming=True
+            name="generate, streaming",
+            make=_call("generate", prompt=QUESTION, stream=True),
+            streaming=True,
+            later=True,
         ),
         SdkCall(name="embed", make=_call("embed", input=["café", "bill"])),
     ),

@@ -39,6 +39,7 @@ ELEVENLABS = CalledSdk(
                 "text_to_speech.convert", voice_id="v1", text=QUESTION, model_id="eleven_multilingual_v2"
             ),
             streaming=True,
+            later=True,
         ),
         SdkCall(
             name="speech to text",
@@ -83,6 +84,7 @@ DEEPGRAM = CalledSdk(
             name="speak",
             make=_call("speak.v1.audio.generate", text=QUESTION, model="aura-2-thalia-en"),
             streaming=True,
+            later=True,
         ),
     ),
 )

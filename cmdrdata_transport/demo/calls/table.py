@@ -41,8 +41,9 @@ class SdkCall:
     """One call of an SDK.
 
     `make` is given the client and headers, which it sends along where the SDK can with a single call.
-    With `streaming`, what it gives is iterated. `elsewhere`: the request leaves in another context than
-    the call's, so that only a header can say whose it is. `make_async` is for an SDK whose async methods
+    With `streaming`, what it gives is iterated. `later`: the request leaves when the first piece is wanted,
+    and so in the context of whoever wants it. `elsewhere`: the sync one leaves in a context of its own, so
+    that only a header or the client can say whose it is. `make_async` is for an SDK whose async methods
     have other names.
     """
 
@@ -50,6 +51,7 @@ class SdkCall:
     make: Make
     make_async: Make | None = None
     streaming: bool = False
+    later: bool = False
     elsewhere: bool = False
 
 

@@ -8,7 +8,7 @@ Does not see the bytes: `recorder` does, and `body` reads them.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from time import perf_counter, time
 from types import MappingProxyType
 from typing import Any, Protocol
@@ -107,6 +107,8 @@ class Settings:
     """Changes in a forked child: a call that its parent began is its parent's to record."""
     library_version: str
     jobs: Jobs
+    declined: set[bytes] = field(default_factory=set[bytes])
+    """Hosts that refused to be asked for usage; shared by all meters of a tracker."""
     service: str | None = None
     require_customer: bool = False
     record_error_messages: bool = False
@@ -149,20 +151,26 @@ class Account:
                 return
         parts = answer.parts(self._report)
         source = "body" if parts[0].counts else None
-        if source is None and self._status is not None and self._status < REDIRECT:
-            source, parts[0] = self._count_elsewhere(parts[0], asked)
+        if (source is None or route.shape.headers_first) and (
+            self._status is not None and self._status < REDIRECT
+        ):
+            elsewhere, parts[0] = self._count_elsewhere(parts[0], asked)
+            source = elsewhere or source
         if route.poll and source is None and not answer.failed and not answer.free:
             return  # it is over, and its usage is still to come
         status, outcome = self._judge(
             body, parts, error, closed=closed, elsewhere=source in ("header", "request")
         )
-        if resource is not None and (status == "partial" or answer.pending):
+        if resource is not None and (status in ("partial", "missing") or answer.pending):
             self._remember(resource, self._begun(asked, answer))
             parts = [parts[0]._replace(counts={})]  # all of it is told when it is done
             resource = None
         event = self._head(resource, answer, status, outcome)
         event["request_duration_ms"] = round((perf_counter() - self._ticks) * 1000, 3)
-        self._describe_request(event, asked, answer.details)
+        details = answer.details
+        if route.shape.header_details:
+            details = {**details, **self._header_details()}
+        self._describe_request(event, asked, details)
         if self._status is not None:
             self._describe_answer(event, body)
         unexplained = outcome != "ok" and not answer.errors and error is not None
@@ -214,6 +222,9 @@ class Account:
                 else derived_event_id(self._route.scope, resource, number),
                 "part": number,
             }
+            if part.operation is not None:
+                own["operation"] = part.operation
+                own.pop("request_model", None)  # nobody asked for the tool's model
             if part.model is not None:
                 own["model"] = part.model[:LONGEST_TEXT]
             _line(self._settings, own, part, source)
@@ -225,7 +236,8 @@ class Account:
         if not self._route.known or not answer.is_job:
             return None
         name = answer.job_id if job.asked is None else pick(asked, (job.asked,)) or answer.job_id
-        return name if type(name) is str else None
+        # xAI does not repeat what it was asked for: the path says it.
+        return name if type(name) is str else self._route.job
 
     def _is_to_be_told(
         self, resource: str | None, body: Body | None, answer: Answer, asked: Mapping[str, Any]
@@ -244,7 +256,7 @@ class Account:
             known = begun if "customer_id" in begun else self._begun(asked, answer)
             for name in answer.yields:
                 self._remember(name, {key: known[key] for key in known if key != "told"} | {"of": resource})
-        if not route.shape.units:  # it only says that there is something
+        if not route.shape.units and not route.shape.lists:  # it only says that there is something
             if fine and resource is not None and not route.poll:
                 self._remember(resource, self._begun(asked, answer))
             return False
@@ -307,7 +319,8 @@ class Account:
                 status = "partial" if self._spoiled else "complete"
             elif not answer.failed:
                 self._lose("missing")
-            name = result.id or f"{route.job}/{result.custom_id}"
+            own_name = result.place if result.custom_id is None else result.custom_id
+            name = result.id or f"{route.job}/{own_name}"
             event = self._head(name, answer, status, "error" if answer.failed else "ok")
             event |= {
                 "operation": result.shape.operation,
@@ -319,9 +332,13 @@ class Account:
                 event["details"] = details
             self._write_parts(event, parts, "body", name)
 
-    def _finish_results(self) -> None:
-        """All results have been seen."""
+    def _finish_results(self, yields: frozenset[str]) -> None:
+        """All results have been seen, of which some may be in further resources."""
         route, jobs = self._route, self._settings.jobs
+        for name in yields:
+            self._remember(
+                name, {**(self._begun_as or self._begun({}, Answer(route.shape))), "of": route.job}
+            )
         for name in (route.job, (self._begun_as or {}).get("of")):
             if name is not None:
                 jobs.finish(route.scope, name, self._who.customer)
@@ -406,19 +423,28 @@ class Account:
                 return value.decode("latin-1")[:LONGEST_TEXT]
         return None
 
+    def _header_details(self) -> dict[str, str]:
+        """What the answer's headers say was charged, as they write it."""
+        stated = {name: self._header((header,)) for name, header in self._route.shape.header_details.items()}
+        return {name: value for name, value in stated.items() if value is not None}
+
     def _count_elsewhere(self, part: Part, asked: Mapping[str, Any]) -> tuple[str | None, Part]:
-        """The counts of an answer whose body states none: of its headers, else of what was asked."""
+        """The counts that the body does not state: those of the headers, else of what was asked."""
         shape = self._route.shape
-        if shape.headers and (counts := read_headers(shape.headers, self._headers)):
+        if shape.headers and (counts := read_headers(shape.headers, self._headers, part.counts)):
             told = {
                 name.decode(): self._headers[name].decode("latin-1")
                 for name in shape.headers
                 if name in self._headers
             }
-            return "header", part._replace(counts=counts, raw=part.raw or told)
+            raw = told if shape.headers_first else part.raw or told
+            return "header", part._replace(counts=counts, raw=raw)
+        if part.counts:
+            return None, part
         if shape.request and (counts := read_request(shape.request, asked, self._report)):
             return "request", part._replace(counts=counts)
-        return None, part
+        # What was charged is stated, if in no unit of ours.
+        return "header" if self._header_details() else None, part
 
     def _asked(self) -> Mapping[str, Any]:
         """The request's JSON, or the text fields of its form; empty where it is not in memory."""

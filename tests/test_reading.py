@@ -20,6 +20,7 @@ from cmdrdata_transport.providers.table import (
     Parts,
     Provider,
     Same,
+    Scaled,
     Shape,
     Stream,
 )
@@ -131,6 +132,32 @@ def test_a_count_that_is_said_twice_counts_once(usage: dict[str, Any], expected:
     assert counts(shape_of(units=units), usage) == expected
 
 
+@pytest.mark.parametrize(
+    ("said", "seconds"),
+    [
+        pytest.param(1234, 1.234, id="whole"),
+        pytest.param(0, 0.0, id="none"),
+        pytest.param("90001", 90.001, id="in digits"),
+        pytest.param(2.5, 0.0025, id="fraction"),
+    ],
+)
+def test_a_count_in_a_smaller_measure_is_turned_into_the_unit(said: Any, seconds: float) -> None:
+    """Milliseconds give the number of seconds that is nearest to them, from a body or a header."""
+    rule = Scaled(unit="audio_seconds", per=1000)
+    assert counts(shape_of(units={"ms": rule}), {"ms": said}) == {"audio_seconds": seconds}
+    assert read_headers({b"x-ms": rule}, {b"x-ms": str(said).encode()}) == {"audio_seconds": seconds}
+
+
+@pytest.mark.parametrize("said", [-1, True, "long", 2**70, [3]])
+def test_what_is_no_count_in_a_smaller_measure_is_none_in_the_unit(said: Any) -> None:
+    """It is left out and reported."""
+    answer = Answer(shape_of(units={"ms": Scaled(unit="audio_seconds", per=1000)}))
+    answer.absorb({"usage": {"ms": said}})
+    spoiled: list[str] = []
+    (only,) = answer.parts(spoiled.append)
+    assert (only.counts, spoiled) == ({}, ["audio_seconds"])
+
+
 def test_counts_among_content_are_kept_without_it() -> None:
     """Where the counts stand at the root, the raw usage has them and nothing that stands beside them."""
     shape = shape_of(
@@ -163,6 +190,19 @@ def test_a_header_counts_towards_every_unit_it_names(
     }
     read = read_headers(units, headers)
     assert {name: count for name, count in read.items() if name != "total_tokens"} == expected
+
+
+def test_a_header_adds_to_what_the_body_states_and_takes_its_place() -> None:
+    """A header's count wins over the body's, and without any there is nothing to tell."""
+    units: dict[bytes, str | tuple[str, ...]] = {b"x-in": "input_tokens", b"x-out": "output_tokens"}
+    body = {"output_tokens": 7, "total_tokens": 7}
+    assert read_headers(units, {b"x-in": b"4"}, body) == {
+        "input_tokens": 4,
+        "output_tokens": 7,
+        "total_tokens": 11,
+    }
+    assert read_headers(units, {b"x-out": b"8"}, body) == {"output_tokens": 8, "total_tokens": 8}
+    assert read_headers(units, {}, body) == {}
 
 
 @pytest.mark.parametrize(
@@ -516,6 +556,13 @@ def test_an_answer_that_waits_says_so() -> None:
     for other in ({"status": "done"}, {"status": ["queued"]}, {"status": 1}):
         assert answer_of(shape, other).pending is False
     assert answer_of(shape, {}).pending is None
+
+
+def test_an_answer_waits_where_there_is_anything_at_a_place() -> None:
+    """Where the table names no values, any value says so, and its absence nothing."""
+    shape = shape_of(pending={("request_id",): frozenset()})
+    assert answer_of(shape, {"request_id": "r"}).pending is True
+    assert answer_of(shape, {"request_id": None, "metadata": {}}).pending is None
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,7 @@ from cmdrdata_transport.providers.ollama import OLLAMA
 from cmdrdata_transport.providers.openai import OPENAI
 from cmdrdata_transport.providers.openrouter import OPENROUTER
 from cmdrdata_transport.providers.perplexity import PERPLEXITY
+from cmdrdata_transport.providers.replicate import REPLICATE
 from cmdrdata_transport.providers.table import Provider
 from cmdrdata_transport.providers.together import TOGETHER
 from cmdrdata_transport.providers.voyageai import VOYAGEAI
@@ -39,6 +40,7 @@ PROVIDERS: tuple[Provider, ...] = (
     DEEPGRAM,
     ELEVENLABS,
     ASSEMBLYAI,
+    REPLICATE,
     GROQ,
     TOGETHER,
     CEREBRAS,

@@ -1,8 +1,10 @@
-"""AssemblyAI: its gateway to language models, and text to speech.
+"""AssemblyAI: transcripts, its gateway to language models, and text to speech.
 
-Source: the assemblyai SDK 1.0 (`llm_gateway/v1/models.py`, `tts/v1/api.py`). The gateway says input and
-output twice, in OpenAI's words and in others, and names no model in a plain answer. Speech states what
-it billed in headers. Transcripts are made in the background and fetched later; that is not read here.
+Source: the assemblyai SDK 1.8 (`types.py`, `llm_gateway/v1/models.py`, `tts/v1/api.py`,
+`dictation/v1/models.py`). A transcript is a job: it is started, and asked for until it is completed; then it
+states its seconds. Whoever waits for one in a single call is told its milliseconds. The gateway says input
+and output twice, in OpenAI's words and in others, and names no model in a plain answer. Speech states what
+it billed in headers. Sentences, paragraphs and subtitles of a transcript state its seconds again.
 """
 
 from __future__ import annotations
@@ -10,7 +12,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from cmdrdata_transport.providers.openai import CHAT, CHAT_UNITS
-from cmdrdata_transport.providers.table import Endpoint, Length, Provider, Shape, Tree
+from cmdrdata_transport.providers.table import Endpoint, Job, Length, Provider, Scaled, Shape, Tree
 
 _PROMPT: Tree = {
     "cached_tokens": "cache_read_tokens",
@@ -22,6 +24,8 @@ _PROMPT: Tree = {
     },
 }
 
+_SECONDS_IN_MS = Scaled(unit="audio_seconds", per=1000)
+
 GATEWAY = replace(
     CHAT,
     usage=(("usage",),),
@@ -29,12 +33,40 @@ GATEWAY = replace(
     response_id=(("request_id",), ("id",)),
 )
 
+TRANSCRIPT = Shape(
+    api="assemblyai.transcripts",
+    operation="transcription",
+    usage=((),),
+    units={"audio_duration": "audio_seconds"},
+    request_model=(("speech_model",), ("speech_models", 0)),
+    model=(("speech_model_used",), ("speech_model",)),
+    finish_reason=(("status",),),
+    details={
+        "audio_channels": (("audio_channels",),),
+        "speaker_labels": (("speaker_labels",),),
+        "entity_detection": (("entity_detection",),),
+        "sentiment_analysis": (("sentiment_analysis",),),
+        "summarization": (("summarization",),),
+    },
+    pending={("status",): frozenset({"queued", "processing"})},
+    job=Job(),
+)
+
+SYNC_TRANSCRIPT = Shape(
+    api="assemblyai.sync",
+    operation="transcription",
+    usage=((),),
+    units={"audio_duration_ms": _SECONDS_IN_MS},
+    response_id=(("session_id",),),
+    model=(),
+)
+
 SPEECH = Shape(
     api="assemblyai.speech",
     operation="speech",
     usage=(),
     units={},
-    headers={b"x-tts-billed-characters": "input_characters"},
+    headers={b"x-tts-billed-characters": "input_characters", b"x-tts-audio-duration-ms": _SECONDS_IN_MS},
     request={"text": Length(unit="input_characters"), "input": Length(unit="input_characters")},
     response_id=(),
     model=(),
@@ -42,8 +74,21 @@ SPEECH = Shape(
 
 ASSEMBLYAI = Provider(
     id="assemblyai",
-    hosts=("llm-gateway.assemblyai.com", "llm-gateway.*.assemblyai.com", "tts.*.assemblyai.com"),
+    hosts=(
+        "api.assemblyai.com",
+        "api.*.assemblyai.com",
+        "sync.assemblyai.com",
+        "sync.*.assemblyai.com",
+        "dictation.assemblyai.com",
+        "dictation.*.assemblyai.com",
+        "llm-gateway.assemblyai.com",
+        "llm-gateway.*.assemblyai.com",
+        "tts.*.assemblyai.com",
+    ),
     endpoints=(
+        Endpoint(path=r"/v2/transcript$", shape=TRANSCRIPT),
+        Endpoint(path=r"/v2/transcript/[^/]+$", method="GET", shape=TRANSCRIPT, poll=True),
+        Endpoint(path=r"/v1/transcribe(/live)?$", shape=SYNC_TRANSCRIPT),
         Endpoint(path=r"/v1/chat/completions$", shape=GATEWAY),
         Endpoint(path=r"/v1/speech$", shape=SPEECH),
     ),

@@ -15,14 +15,18 @@ from typing import Any, NamedTuple
 from cmdrdata_transport.event import FRACTIONAL_UNITS
 from cmdrdata_transport.providers.table import (
     ERROR_FIELDS,
+    EVERY,
     Apart,
+    Aside,
     Each,
     Items,
     Job,
     Length,
+    One,
     Path,
     Paths,
     Same,
+    Scaled,
     Shape,
     Tree,
 )
@@ -55,6 +59,8 @@ class Part(NamedTuple):
     raw: Any
     model: str | None = None
     cost: str | None = None
+    operation: str | None = None
+    """What a tool did for the answer, if it is not the answer's own operation."""
 
 
 class Answer:
@@ -68,6 +74,8 @@ class Answer:
     details: Mapping[str, Any] = MappingProxyType({})
     objects: Mapping[Path, dict[str, Any]] = MappingProxyType({})
     """What stands beside the usage object, by its path."""
+    asides: tuple[tuple[Aside, dict[str, Any], str | None], ...] = ()
+    """What tools used that are models too, each with its model."""
     errors: Mapping[str, str] = MappingProxyType({})
     failed = False
     """Whether the answer says of itself that it failed."""
@@ -91,6 +99,8 @@ class Answer:
         if type(document) is not dict:
             return
         shape, found = self._shape, self.found
+        if shape.only and not says_one_of(document, shape.only):
+            return
         self._absorb_usage(document)
         for name, key, paths in shape.facts:
             if name not in found:
@@ -104,6 +114,8 @@ class Answer:
         for name, paths in shape.details.items():
             if name not in self.details and type(value := pick(document, paths)) in _PLAIN:
                 self.details = {**self.details, name: value[:LONGEST_TEXT] if type(value) is str else value}
+        if shape.asides and not self.asides:
+            self._absorb_asides(shape.asides, document)
         if shape.pending and self.pending is None:
             self._absorb_pending(document)
         if shape.job is not None:
@@ -120,6 +132,7 @@ class Answer:
         self.found = {**older.found, **self.found}
         self.details = {**older.details, **self.details}
         self.objects = {**older.objects, **self.objects}
+        self.asides = self.asides or older.asides
         self.errors = {**older.errors, **self.errors}
         self.pending = older.pending if self.pending is None else self.pending
         self.ended = self.ended or older.ended
@@ -166,6 +179,8 @@ class Answer:
                         raw = {**(raw or {}), str(path[-1]): value}
         _complete(counts, spoiled, report)
         cost = None if usage is None or not shape.cost else _cost(shape.cost, usage)
+        if self.asides and not self.free:
+            others += self._aside(report)
         return [Part(counts, raw, cost=cost), *others]
 
     @property
@@ -189,10 +204,33 @@ class Answer:
                 self.usage = _over(self.usage, usage)
                 return
 
+    def _absorb_asides(self, asides: tuple[Aside, ...], document: dict[str, Any]) -> None:
+        for aside in asides:
+            for path in aside.at:
+                for usage in _every(document, path):
+                    if type(usage) is dict:
+                        model = pick(usage, aside.model)
+                        if model is None:
+                            named = (name for place in aside.answer_model for name in _every(document, place))
+                            model = next(named, None)
+                        model = model[:LONGEST_TEXT] if type(model) is str else None
+                        self.asides = (*self.asides, (aside, usage, model))
+
+    def _aside(self, report: Callable[[str], None]) -> list[Part]:
+        found: list[Part] = []
+        for aside, usage, model in self.asides:
+            counts: Counts = {}
+            spoiled: list[str] = []
+            _read(aside.units, usage, counts, spoiled.append)
+            _complete(counts, spoiled, report)
+            if any(counts.values()):  # an idle tool states zeros
+                found.append(Part(counts, usage, model, operation=aside.operation))
+        return found
+
     def _absorb_pending(self, document: dict[str, Any]) -> None:
         for path, values in self._shape.pending.items():
             if (value := pick(document, (path,))) is not None:
-                self.pending = is_one_of(value, values)
+                self.pending = is_one_of(value, values) if values else True
 
     def _absorb_job(self, job: Job, document: dict[str, Any]) -> None:
         # The newest word counts for all of these; a resource is one for good.
@@ -273,6 +311,17 @@ def pick(document: Any, paths: Paths) -> Any:
     return None
 
 
+def _every(document: Any, path: Path) -> list[Any]:
+    """What stands at a path that may lead through lists."""
+    found = [document]
+    for key in path:
+        if key == EVERY:
+            found = [item for each in found if type(each) is list for item in each]
+        else:
+            found = [value for each in found if (value := pick(each, ((key,),))) is not None]
+    return found
+
+
 def read_error(document: Any) -> dict[str, str]:
     """`error_type`, `error_code` and `error_message` of a provider's error body, as far as it has them."""
     told: dict[str, str] = {}
@@ -304,13 +353,20 @@ def read_request(tree: Tree, document: Mapping[str, Any], report: Callable[[str]
     return counts
 
 
-def read_headers(units: Mapping[bytes, str | tuple[str, ...]], headers: Mapping[bytes, bytes]) -> Counts:
-    """The counts that response headers state; one that is no count is as good as absent (Bedrock's -1)."""
-    counts: Counts = {}
+def read_headers(
+    units: Mapping[bytes, str | tuple[str, ...] | Scaled],
+    headers: Mapping[bytes, bytes],
+    body: Mapping[str, int | float] = MappingProxyType({}),
+) -> Counts:
+    """The counts that response headers state, over those of the body; empty where the headers state none.
+
+    One that is no count is as good as absent (Bedrock's -1).
+    """
+    stated: Counts = {}
     for name, rule in units.items():
         if (raw := headers.get(name)) is not None:
-            for unit in (rule,) if isinstance(rule, str) else rule:
-                _add(unit, raw.decode("latin-1").strip(), counts, lambda _: None)
+            _read_rule(rule, raw.decode("latin-1").strip(), stated, lambda _: None)
+    counts = {**body, **stated} if stated else stated
     _complete(counts, [], lambda _: None)
     return counts
 
@@ -379,6 +435,11 @@ def _read_rule(rule: Any, raw: Any, counts: Counts, report: Callable[[str], None
             own: Counts = {}
             _add(unit, raw, own, report)
             counts.update(own)
+        case Scaled(unit=unit, per=per):
+            number = raw if type(raw) is int and 0 <= raw <= LARGEST_COUNT else _number(raw, fractional=True)
+            _add(unit, raw if number is None else number / per, counts, report)
+        case One(unit=unit):
+            _add(unit, 1, counts, report)
         case Length(unit=unit):
             if isinstance(raw, list | str):
                 _add(unit, len(raw), counts, report)

@@ -56,7 +56,22 @@ class Same:
     unit: str
 
 
-Leaf: TypeAlias = "str | tuple[str, ...] | Each | Items | Length | Same"
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scaled:
+    """A count in a smaller measure, of which `per` make one of the unit: milliseconds, for seconds."""
+
+    unit: str
+    per: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class One:
+    """A value that is there counts one, whatever it says: of images nothing else may tell."""
+
+    unit: str
+
+
+Leaf: TypeAlias = "str | tuple[str, ...] | Each | Items | Length | Same | Scaled | One"
 Tree: TypeAlias = "Mapping[str, Leaf | Tree]"
 
 
@@ -75,6 +90,27 @@ class Parts:
     outside: frozenset[str]
     inside: frozenset[str]
     model: Path = ("model",)
+
+
+EVERY = "*"
+"""In the path of an `Aside`: each item of a list."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Aside:
+    """A usage object beside the answer's own and no part of it: what a tool used that is a model too.
+
+    It becomes an event of its own, with its own raw entry. One that counts nothing is left out.
+    """
+
+    at: Paths
+    operation: str
+    units: Tree
+    model: Paths = ()
+    """Where the object names its model."""
+    answer_model: Paths = ()
+    """Where the answer does, if the object does not. Where neither does, the event names none: it is
+    never the answer's own."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,6 +156,9 @@ class Stream:
 
     tail: int = 8
     """How many events at the end are read whatever they hold: for the finish reason, or an error."""
+
+    include_usage: bool = False
+    """Whether its usage is an event of its own, without choices, for requests that asked for it."""
 
     finish_ends: bool = False
     """Whether a stream that gave a finish reason is whole, although no event says that it ended."""
@@ -184,10 +223,18 @@ class Shape:
     lists: Mapping[Path, Tree] = field(default_factory=dict[Path, Tree])
     """Counts that are lengths of lists of content; these lists are never kept."""
     parts: Parts | None = None
+    asides: tuple[Aside, ...] = ()
+    only: Mapping[Path, frozenset[Any]] = field(default_factory=dict[Path, frozenset[Any]])
+    """Values by one of which a document of the answer is told, where a stream speaks of other things too;
+    an empty set: that there is anything."""
     cost: Mapping[Path, str] = field(default_factory=dict[Path, str])
     """Where the usage object says what was charged, and how many US dollars one of that is."""
-    headers: Mapping[bytes, str | tuple[str, ...]] = field(default_factory=dict[bytes, Any])
+    headers: Mapping[bytes, str | tuple[str, ...] | Scaled] = field(default_factory=dict[bytes, Any])
     """Response headers with counts, for answers whose body states none."""
+    headers_first: bool = False
+    """Whether what they state counts also where the body states something: it has a part of it alone."""
+    header_details: Mapping[str, bytes] = field(default_factory=dict[str, bytes])
+    """Response headers that say what was charged in other money than dollars: kept as they are written."""
     request: Tree = field(default_factory=dict[str, Any])
     """Counts that follow from what was asked, where the answer states none: characters to be spoken."""
     request_model: Paths = (("model",),)
@@ -201,7 +248,8 @@ class Shape:
     service_tier: Paths = ()
     details: Mapping[str, Paths] = field(default_factory=dict[str, Paths])
     pending: Mapping[Path, frozenset[str]] = field(default_factory=dict[Path, frozenset[str]])
-    """Values that say the answer is not there yet, so that no usage is no loss."""
+    """Values that say the answer is not there yet, so that no usage is no loss; an empty set: that there
+    is anything."""
     free: Mapping[Path, frozenset[Any]] = field(default_factory=dict[Path, frozenset[Any]])
     """Values that say nothing is charged, whatever else the answer states: a video that failed."""
     job: Job | None = None
@@ -278,6 +326,8 @@ class Provider:
     """Response headers that carry the provider's id for the request, in order."""
     service_tier: tuple[bytes, ...] = ()
     """Response headers that carry the tier that served."""
+    include_usage: bool = False
+    """Whether it takes `stream_options.include_usage`, and states the usage of streams only then."""
 
 
 ERROR_FIELDS: Mapping[str, Paths] = {

@@ -339,9 +339,9 @@ class Account:
             self._remember(
                 name, {**(self._begun_as or self._begun({}, Answer(route.shape))), "of": route.job}
             )
-        for name in (route.job, (self._begun_as or {}).get("of")):
-            if name is not None:
-                jobs.finish(route.scope, name, self._who.customer)
+        for told in (route.job, (self._begun_as or {}).get("of")):
+            if told is not None:
+                jobs.finish(route.scope, told, self._who.customer)
 
     # --- what an event says ---
 

@@ -24,6 +24,8 @@ class Result:
     answer: Answer
     id: str | None
     custom_id: str | None
+    place: int
+    """Which one it is in its body, from 0."""
     service_tier: str
 
     @property
@@ -47,7 +49,8 @@ class Batch:
         self._rest = bytearray()
         self._found: list[Result] = []
         self._given_up = False
-        self._read_any = False
+        self.read = 0
+        """How many results there were."""
 
     def add(self, pieces: Iterable[bytes]) -> None:
         """Read the lines that are whole, or keep the document."""
@@ -67,6 +70,7 @@ class Batch:
         if self._rest and not self._given_up:
             if self._words.at:
                 document = _parsed(self._rest)
+                self.answer.absorb(document)
                 listed = pick(document, self._words.at)
                 for each in listed if type(listed) is list else ():
                     self._add_result(each)
@@ -91,7 +95,7 @@ class Batch:
 
     def _read_line(self, line: bytes) -> None:
         # The first line tells: a file that was uploaded may hold anything, also gigabytes of it.
-        if not self._add_result(_parsed(line)) and not self._read_any:
+        if not self._add_result(_parsed(line)) and not self.read:
             self._give_up()
 
     def _give_up(self) -> None:
@@ -106,20 +110,21 @@ class Batch:
         refused = pick(document, words.error)
         if found is None and refused is None and pick(document, words.marks) is None:
             return False
-        self._read_any = True
+        place, self.read = self.read, self.read + 1
         shape = next((each for each in words.shapes if says_one_of(found, each.looks)), words.shapes[0])
         answer = Answer(shape)
         answer.absorb(found)
         if refused is not None:
             answer.failed = True
             answer.errors = {**read_error({"error": refused}), **answer.errors}
-        if answer.usage is not None or answer.failed:
+        if answer.usage is not None or answer.objects or answer.failed:
             self._found.append(
                 Result(
                     shape=shape,
                     answer=answer,
                     id=_text(pick(document, words.id)),
                     custom_id=_text(pick(document, words.custom_id)),
+                    place=place,
                     service_tier=words.service_tier,
                 )
             )

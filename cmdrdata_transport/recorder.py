@@ -188,8 +188,8 @@ class Recorder(Account):
             return known
         if type(body) is Batch:
             self._write_results(body.take())
-            if body.whole:
-                self._finish_results()
+            if body.whole and (body.read or body.answer.yields):
+                self._finish_results(body.answer.yields)
         return body
 
     def _recognise(self, guess: Guess) -> Body | None:

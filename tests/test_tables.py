@@ -12,7 +12,7 @@ import pytest
 
 from cmdrdata_transport.event import UNITS
 from cmdrdata_transport.providers import PROVIDERS
-from cmdrdata_transport.providers.table import Each, Items, Length, Provider, Same, Scaled, Shape
+from cmdrdata_transport.providers.table import Each, Items, Length, One, Provider, Same, Scaled, Shape
 
 OPERATIONS = {
     "chat",
@@ -52,7 +52,7 @@ def units(rule: Any) -> Iterator[str]:
             yield from into.values()
         case Items(tree=tree):
             yield from units(tree)
-        case Length(unit=unit) | Same(unit=unit) | Scaled(unit=unit):
+        case Length(unit=unit) | Same(unit=unit) | Scaled(unit=unit) | One(unit=unit):
             yield unit
         case _:
             for each in rule.values():
@@ -84,8 +84,9 @@ def test_a_table_counts_in_units_and_operations_that_events_have(provider: Provi
         trees = [shape.units, *shape.beside.values(), *shape.lists.values(), shape.request]
         counted = {unit for tree in trees for unit in units(tree)}
         counted |= {unit for rule in shape.headers.values() for unit in units(rule)}
+        counted |= {unit for aside in shape.asides for unit in units(aside.units)}
         assert counted <= set(UNITS)
-        assert shape.operation in OPERATIONS
+        assert {shape.operation, *(aside.operation for aside in shape.asides)} <= OPERATIONS
         assert counted or shape.job is not None or shape.results is not None
 
 

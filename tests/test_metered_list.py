@@ -1,37 +1,63 @@
-"""The list of what is metered is what the tables say."""
+"""The list of what is metered, and of what is not, is what the tables and the proofs say."""
 
 from __future__ import annotations
 
-import re
-import tomllib
+from collections.abc import Callable
+from pathlib import Path
+from urllib.parse import urlsplit
 
-from metered import README, proofs, rows, written
+import pytest
+from metered import PAGES, rows
+from proofs import calls, kept, recordings
+from recorded import MISSING, are_here
 
 from cmdrdata_transport.providers import PROVIDERS
-from cmdrdata_transport.providers.own import from_toml
+from cmdrdata_transport.providers.routing import Router
+from cmdrdata_transport.providers.unmetered import UNMETERED, Unmetered
+
+pytestmark = pytest.mark.usefixtures("one_certificate")
 
 
-def test_the_readme_lists_what_the_tables_meter() -> None:
-    """It is made anew, by `python tests/metered.py --write`, when a table or a fixture changes."""
-    assert README.read_text("utf-8") == written()
+@pytest.mark.parametrize(("page", "make"), PAGES.items(), ids=lambda each: getattr(each, "name", ""))
+def test_the_documents_list_what_the_tables_meter(page: Path, make: Callable[[], str]) -> None:
+    """They are made anew, by `python tests/metered.py --write`, when a table or a proof changes."""
+    assert page.read_text("utf-8") == make()
 
 
 def test_every_shape_is_proven_somewhere() -> None:
     """A shape that no fixture of any provider proves is not in a table."""
-    proven = {api for _, api in proofs()}
-    assert {api.strip("`") for _, api, *_ in rows()} <= proven
+    proven = {row.api for row in rows() if row.fixtures}
+    assert {row.api for row in rows() if row.framing != "by hand"} <= proven
 
 
 def test_every_provider_is_listed() -> None:
     """No table is without a row."""
-    assert {provider for provider, *_ in rows()} == {table.id for table in PROVIDERS}
+    assert {row.provider for row in rows()} == {table.id for table in PROVIDERS}
 
 
-def test_the_readmes_own_provider_can_be_used() -> None:
-    """The TOML that the README shows is taken as it stands."""
-    (text,) = re.findall(r"```toml\n(.*?)```", README.read_text("utf-8"), re.DOTALL)
-    (table,) = from_toml(tomllib.loads(text), "README.md", PROVIDERS)
-    assert [endpoint.shape.api for endpoint in table.endpoints if endpoint.shape is not None] == [
-        "openai.chat_completions",
-        "acme.generate",
-    ]
+@pytest.mark.skipif(not are_here(), reason=MISSING)
+def test_the_recordings_are_those_that_are_checked() -> None:
+    """What is said of recordings was counted, by `python tests/proofs.py --write`."""
+    assert kept()[0] == recordings()
+
+
+def test_the_sdks_prove_what_is_said_of_them() -> None:
+    """What is said of an SDK that is here comes of its calls, by `python tests/proofs.py --write`."""
+    given, said = calls(), kept()[1]
+    assert given
+    assert {name: said.get(name) for name in given} == given
+
+
+@pytest.mark.parametrize("call", [each for each in UNMETERED if each.example], ids=lambda each: each.example)
+def test_what_is_not_metered_is_in_no_table(call: Unmetered) -> None:
+    """A call that a table reads does not stand among those that are not metered: take its row away."""
+    method, url = call.example.split()
+    parts = urlsplit(url)
+    target = url.partition(parts.netloc)[2]
+    assert Router(PROVIDERS).route(method, parts.netloc.encode(), target.encode()) is None
+
+
+def test_what_is_not_metered_is_of_a_provider_we_know() -> None:
+    """A row names a provider as the tables do, and stands once."""
+    assert {each.provider for each in UNMETERED} <= {table.id for table in PROVIDERS} | {"any"}
+    assert len({(each.provider, each.what) for each in UNMETERED}) == len(UNMETERED)

@@ -29,10 +29,25 @@ METERED = ("--noconftest", "-W", "ignore::DeprecationWarning", "tests/environmen
 """Every SDK that is installed is metered, sync and async, whole and streamed. An old SDK beside a new
 pydantic warns of itself, which is not our affair."""
 
+PROVEN = (
+    "--noconftest",
+    "-W",
+    "ignore::DeprecationWarning",
+    "tests/environments/test_proofs.py",
+    "tests/environments/test_clients_of_sdks.py",
+)
+"""Every call of every SDK that is installed, in every way of tracking it, and the clients made for each."""
+
 SUITE = ("-n", "2", "-m", "not slow", "tests")
 """All but the long ones, which no Python does differently."""
 
 CURRENT = "openai anthropic groq google-genai"
+
+OTHERS = (
+    "ai21 cerebras-cloud-sdk cohere deepgram-sdk elevenlabs fireworks-ai huggingface-hub mistralai ollama "
+    "perplexityai together voyageai writer-sdk xai-sdk"
+)
+"""All the others; their newest releases agree on what they need."""
 
 PASSED, FAILED, NOT_RUN = "passed", "FAILED", "NOT RUN"
 
@@ -41,7 +56,7 @@ PASSED, FAILED, NOT_RUN = "passed", "FAILED", "NOT RUN"
 class Environment:
     """One environment: what pip installs beside this project, what it takes away again, what is run.
 
-    `sdks`: the SDKs that `tests/environments/test_metered.py` must find, separated by spaces.
+    `sdks`: the SDKs that the tests must find, separated by spaces, as pip calls them.
     """
 
     name: str
@@ -100,6 +115,20 @@ ENVIRONMENTS = (
             "groq[aiohttp]",
             "pytest",
         ),
+    ),
+    Environment(
+        name="sdks",
+        why="every SDK that we know, the newest of each, on httpx, httpx2 and aiohttp side by side",
+        requirements=(*CURRENT.split(), *OTHERS.split(), "pytest"),
+        sdks=f"{CURRENT} {OTHERS}",
+        tests=PROVEN,
+    ),
+    Environment(
+        name="huggingface-hub-1",
+        why="a huggingface_hub on httpx; cohere and deepgram without the aiohttp that fireworks brings",
+        requirements=("huggingface-hub>=1,<2", "cohere", "deepgram-sdk", "pytest"),
+        sdks="huggingface-hub cohere deepgram-sdk",
+        tests=PROVEN,
     ),
     Environment(
         name="httpx2-pytest",

@@ -13,8 +13,10 @@ from typing import Any, Literal
 
 import httpx2
 
+from cmdrdata_transport.asking import REFUSAL_READ, REFUSALS
 from cmdrdata_transport.errors import TrackingSetupError
-from cmdrdata_transport.tee import AsyncTee, Tee
+from cmdrdata_transport.recorder import Recorder
+from cmdrdata_transport.tee import AsyncPeeked, AsyncTee, AsyncVeiledTee, Peeked, Tee, VeiledTee
 from cmdrdata_transport.tracker import Binding, BindingSettings, Tracker
 
 
@@ -23,6 +25,14 @@ class _Body(Tee, httpx2.SyncByteStream):
 
 
 class _AsyncBody(AsyncTee, httpx2.AsyncByteStream):
+    """The same, async."""
+
+
+class _VeiledBody(VeiledTee, httpx2.SyncByteStream):
+    """The same, without the answer to what we asked."""
+
+
+class _AsyncVeiledBody(AsyncVeiledTee, httpx2.AsyncByteStream):
     """The same, async."""
 
 
@@ -79,8 +89,11 @@ class TrackedTransport(httpx2.BaseTransport):
             request = _with_headers(request, headers)
         if recorder is None:
             return self._inner.handle_request(request)
+        asked = recorder.asked
         try:
-            response = self._inner.handle_request(request)
+            response = self._inner.handle_request(request if asked is None else _with_content(request, asked))
+            if asked is not None and response.status_code in REFUSALS:
+                response = self._reconsidered(request, response, recorder)
         except BaseException as error:
             recorder.sent()
             recorder.end(error)
@@ -88,8 +101,26 @@ class TrackedTransport(httpx2.BaseTransport):
         recorder.sent()
         content = _content(response) if response.is_closed else None
         if recorder.answered(response.status_code, response.headers.raw, content):
-            response.stream = _Body(response.stream, recorder)
+            veil = recorder.veil
+            response.stream = (
+                _Body(response.stream, recorder)
+                if veil is None
+                else _VeiledBody(response.stream, recorder, veil)
+            )
         return response
+
+    def _reconsidered(
+        self, request: httpx2.Request, response: httpx2.Response, recorder: Recorder
+    ) -> httpx2.Response:
+        """A refusal of what we added is for us: the request is sent again as it was. Any other goes up."""
+        if response.is_closed:
+            return response
+        body = Peeked(response.stream)
+        if not recorder.is_refused(response.headers.raw, body.peek(REFUSAL_READ)):
+            response.stream = body  # type: ignore[assignment]  # a tee of the library's own kind covers it
+            return response
+        body.close()
+        return self._inner.handle_request(request)
 
     def close(self) -> None:
         """Close the transport below."""
@@ -154,8 +185,13 @@ class AsyncTrackedTransport(httpx2.AsyncBaseTransport):
             request = _with_headers(request, headers)
         if recorder is None:
             return await self._inner.handle_async_request(request)
+        asked = recorder.asked
         try:
-            response = await self._inner.handle_async_request(request)
+            response = await self._inner.handle_async_request(
+                request if asked is None else _with_content(request, asked)
+            )
+            if asked is not None and response.status_code in REFUSALS:
+                response = await self._reconsidered(request, response, recorder)
         except BaseException as error:
             recorder.sent()
             recorder.end(error)
@@ -163,8 +199,26 @@ class AsyncTrackedTransport(httpx2.AsyncBaseTransport):
         recorder.sent()
         content = _content(response) if response.is_closed else None
         if recorder.answered(response.status_code, response.headers.raw, content):
-            response.stream = _AsyncBody(response.stream, recorder)
+            veil = recorder.veil
+            response.stream = (
+                _AsyncBody(response.stream, recorder)
+                if veil is None
+                else _AsyncVeiledBody(response.stream, recorder, veil)
+            )
         return response
+
+    async def _reconsidered(
+        self, request: httpx2.Request, response: httpx2.Response, recorder: Recorder
+    ) -> httpx2.Response:
+        """A refusal of what we added is for us: the request is sent again as it was. Any other goes up."""
+        if response.is_closed:
+            return response
+        body = AsyncPeeked(response.stream)
+        if not recorder.is_refused(response.headers.raw, await body.peek(REFUSAL_READ)):
+            response.stream = body  # type: ignore[assignment]  # a tee of the library's own kind covers it
+            return response
+        await body.aclose()
+        return await self._inner.handle_async_request(request)
 
     async def aclose(self) -> None:
         """Close the transport below."""
@@ -216,6 +270,14 @@ def _with_headers(request: httpx2.Request, headers: list[tuple[bytes, bytes]]) -
     sent.extensions = request.extensions
     if isinstance(request.stream, httpx2.ByteStream):
         sent.read()  # it is in memory, and what is below may ask for its content
+    return sent
+
+
+def _with_content(request: httpx2.Request, content: bytes) -> httpx2.Request:
+    replaced = {b"content-length": str(len(content)).encode(), b"accept-encoding": b"identity"}
+    headers = [(name, replaced.get(name.lower(), value)) for name, value in request.headers.raw]
+    sent = httpx2.Request(request.method, request.url, headers=headers, content=content)
+    sent.extensions = request.extensions
     return sent
 
 

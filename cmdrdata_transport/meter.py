@@ -8,8 +8,10 @@ recorder's matter.
 from __future__ import annotations
 
 from operator import itemgetter
+from typing import Literal
 
 from cmdrdata_transport.account import Headers, Request, Settings
+from cmdrdata_transport.asking import asking
 from cmdrdata_transport.attribution import HEADER_PREFIX, Defaults, resolve
 from cmdrdata_transport.providers.routing import Router
 from cmdrdata_transport.recorder import Recorder, is_being_metered
@@ -18,15 +20,20 @@ RETRY_COUNT = b"x-stainless-retry-count"
 """How the SDKs that Stainless generates number their attempts, from 0."""
 
 
+IncludeUsage = bool | Literal["auto"]
+
 _first = itemgetter(0)
 
 
 class Meter:
     """Meters the calls of one client."""
 
-    __slots__ = ("_defaults", "_router", "_settings")
+    __slots__ = ("_defaults", "_include_usage", "_router", "_settings")
 
-    def __init__(self, settings: Settings, router: Router, defaults: Defaults) -> None:
+    def __init__(
+        self, settings: Settings, router: Router, defaults: Defaults, *, include_usage: IncludeUsage
+    ) -> None:
+        self._include_usage = include_usage
         self._settings = settings
         self._router = router
         self._defaults = defaults
@@ -67,10 +74,31 @@ class Meter:
                     return None, headers
                 settings.count("unattributed")
             settings.ready()
-            return Recorder(settings, route, who, request, attempt), headers
+            recorder = Recorder(settings, route, who, request, attempt)
+            if route.asks and (self._include_usage is True or (route.known and self._include_usage)):
+                self._ask(recorder, request, names)
         except Exception as error:
             settings.count("internal_errors", type(error).__name__)
             return None, headers
+        return recorder, headers
+
+    def _ask(self, recorder: Recorder, request: Request, names: bytes) -> None:
+        """Ask for the usage of a stream that does not; not where a signature covers the request."""
+        settings = self._settings
+        try:
+            if b"content-encoding" in names or request.url.netloc in settings.declined:
+                return
+            if b"authorization" in names and any(
+                value.startswith(b"AWS4-")
+                for name, value in request.headers.raw
+                if name.lower() == b"authorization"
+            ):
+                return
+            content = _content(request)
+            if content is not None and (body := asking(content)) is not None:
+                recorder.ask(body)
+        except Exception as error:
+            settings.count("internal_errors", type(error).__name__)
 
     def _without(self, raw: Headers, ours: dict[bytes, bytes]) -> Headers | None:
         for name, value in raw:
@@ -81,3 +109,10 @@ class Meter:
                     self._settings.count("signed_headers")
                     return None
         return [pair for pair in raw if pair[0].lower() not in ours]
+
+
+def _content(request: Request) -> bytes | None:
+    try:
+        return request.content
+    except Exception:  # it is a stream, made as it is sent
+        return None

@@ -14,6 +14,7 @@ from time import perf_counter
 from typing import Any
 
 from cmdrdata_transport.account import FAILURE, REDIRECT, Account, Headers, Request, Settings
+from cmdrdata_transport.asking import Veil, names_the_option, veil_for
 from cmdrdata_transport.attribution import Attribution
 from cmdrdata_transport.batch import Batch
 from cmdrdata_transport.body import CALM, Body, Events, Refusal, body_for, is_stream
@@ -58,6 +59,10 @@ class Recorder(Account):
     calm: int | None = None
     mark: bytes | None = None
     patience = 0
+    asked: bytes | None = None
+    """The body to send instead of the request's own: it asks for usage."""
+    veil: Veil | None = None
+    """What hides the answer to that."""
     _decoder: Decoder | None = None
     _body: Body | None = None
     _unreadable = False
@@ -99,6 +104,8 @@ class Recorder(Account):
                 self._feed((content,))
                 self.end()
                 return False
+            if self.asked is not None and status < REDIRECT and "event-stream" in kind:
+                self._veil_answer(said.get(b"content-encoding", b""))
             if b"content-encoding" in said:
                 self._decoder = decoder_for(said[b"content-encoding"].decode("latin-1"))
             if "event-stream" not in kind:
@@ -109,6 +116,37 @@ class Recorder(Account):
         except Exception as error:
             self._fail(error)
         return True
+
+    def ask(self, content: bytes) -> None:
+        """Ask for usage too: this body does."""
+        self.asked = content
+        self._settings.count("injected")
+
+    def is_refused(self, headers: Headers, refusal: bytes) -> bool:
+        """Whether the answer is about what we asked. This host is never asked again then."""
+        try:
+            said = {name.lower(): value for name, value in headers}
+            decoder = decoder_for(said.get(b"content-encoding", b"").decode("latin-1"))
+            if decoder is not None:
+                refusal = b"".join(decoder.decode(refusal))
+            if not names_the_option(refusal):
+                return False
+            self._settings.count("injections_refused", self._route.host)
+            self._settings.declined.add(self._request.url.netloc)
+            self.asked = None
+        except Exception as error:
+            self._settings.count("internal_errors", type(error).__name__)
+            return False
+        return True
+
+    def lose_veil(self, error: Exception) -> None:
+        """What we asked for is seen from here on."""
+        self._settings.count("usage_shown", type(error).__name__)
+
+    def _veil_answer(self, content_encoding: bytes) -> None:
+        self.veil = veil_for(content_encoding.decode("latin-1"))
+        if self.veil is None:
+            self._settings.count("usage_shown", content_encoding.decode("latin-1"))
 
     def look(self) -> int:
         """Read what the tee kept. How many chunks it may keep before the next look."""

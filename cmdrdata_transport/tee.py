@@ -11,10 +11,12 @@ comparison of one byte. (A chunk too short to have that byte is looked at like a
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, Callable, Generator
+from contextlib import aclosing, closing
 from itertools import islice
 from typing import Any
 
+from cmdrdata_transport.asking import Veil
 from cmdrdata_transport.recorder import Recorder
 
 LINE_END = ord("\n")
@@ -28,7 +30,7 @@ class Tee:
         self._stream = stream
         self._recorder = recorder
 
-    def __iter__(self) -> Iterator[bytes]:
+    def __iter__(self) -> Generator[bytes]:
         recorder = self._recorder
         kept, look, calm, mark = recorder.kept, recorder.look, recorder.calm, recorder.mark
         keep, patience = kept.append, recorder.patience
@@ -88,7 +90,7 @@ class AsyncTee:
         self._stream = stream
         self._recorder = recorder
 
-    async def __aiter__(self) -> AsyncIterator[bytes]:
+    async def __aiter__(self) -> AsyncGenerator[bytes]:
         recorder = self._recorder
         kept, look, calm, mark = recorder.kept, recorder.look, recorder.calm, recorder.mark
         keep, patience = kept.append, recorder.patience
@@ -134,3 +136,140 @@ class AsyncTee:
             await self._stream.aclose()
         finally:
             self._recorder.end(closed=True)
+
+
+class VeiledTee(Tee):
+    """A stream, watched, of which the application does not see what we asked for; sync."""
+
+    def __init__(self, stream: Any, recorder: Recorder, veil: Veil) -> None:
+        super().__init__(stream, recorder)
+        self._show = _Shown(veil, recorder.lose_veil)
+
+    def __iter__(self) -> Generator[bytes]:
+        show = self._show
+        with closing(super().__iter__()) as chunks:
+            try:
+                for chunk in chunks:
+                    if shown := show.next(chunk):
+                        yield shown
+            except Exception:
+                if rest := show.rest():
+                    yield rest
+                raise
+            if rest := show.rest():
+                yield rest
+
+
+class AsyncVeiledTee(AsyncTee):
+    """The same, async."""
+
+    def __init__(self, stream: Any, recorder: Recorder, veil: Veil) -> None:
+        super().__init__(stream, recorder)
+        self._show = _Shown(veil, recorder.lose_veil)
+
+    async def __aiter__(self) -> AsyncGenerator[bytes]:
+        show = self._show
+        async with aclosing(super().__aiter__()) as chunks:
+            try:
+                async for chunk in chunks:
+                    if shown := show.next(chunk):
+                        yield shown
+            except Exception:
+                if rest := show.rest():
+                    yield rest
+                raise
+            if rest := show.rest():
+                yield rest
+
+
+class _Shown:
+    """A veil that can fail: from then on everything is shown as it comes."""
+
+    def __init__(self, veil: Veil, lose: Callable[[Exception], None]) -> None:
+        self._veil: Veil | None = veil
+        self._lose = lose
+
+    def next(self, chunk: bytes) -> bytes:
+        if self._veil is None:
+            return chunk
+        try:
+            return self._veil.show(chunk)
+        except Exception as error:
+            return self._lift(error) + chunk
+
+    def rest(self) -> bytes:
+        if self._veil is None:
+            return b""
+        try:
+            return self._veil.rest()
+        except Exception as error:
+            return self._lift(error)
+
+    def _lift(self, error: Exception) -> bytes:
+        veil, self._veil = self._veil, None
+        self._lose(error)
+        return b"" if veil is None else veil.left()
+
+
+class Peeked:
+    """A stream of which the first chunks have been read, to be read from its beginning; sync."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+        self._chunks = iter(stream)
+        self._first: list[bytes] = []
+        self._error: BaseException | None = None
+
+    def peek(self, most: int) -> bytes:
+        """The first bytes; an error on the way is whoever reads on's."""
+        try:
+            for chunk in self._chunks:
+                self._first.append(chunk)
+                if sum(map(len, self._first)) >= most:
+                    break
+        except Exception as error:
+            self._error = error
+        return b"".join(self._first)
+
+    def __iter__(self) -> Generator[bytes]:
+        yield from self._first
+        if self._error is not None:
+            raise self._error
+        yield from self._chunks
+
+    def close(self) -> None:
+        """Close the stream below."""
+        self._stream.close()
+
+
+class AsyncPeeked:
+    """The same, async."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+        self._chunks = aiter(stream)
+        self._first: list[bytes] = []
+        self._error: BaseException | None = None
+
+    async def peek(self, most: int) -> bytes:
+        """The first bytes; an error on the way is whoever reads on's."""
+        try:
+            async for chunk in self._chunks:
+                self._first.append(chunk)
+                if sum(map(len, self._first)) >= most:
+                    break
+        except Exception as error:
+            self._error = error
+        return b"".join(self._first)
+
+    async def __aiter__(self) -> AsyncGenerator[bytes]:
+        for chunk in self._first:
+            yield chunk
+        if self._error is not None:
+            raise self._error
+        async for chunk in self._chunks:
+            yield chunk
+
+    async def aclose(self) -> None:
+        """Close the stream below."""
+        await self._stream.aclose()

@@ -16,7 +16,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from time import monotonic
-from typing import Any, Literal
+from typing import Any
 from uuid import uuid4
 from weakref import WeakSet, WeakValueDictionary
 
@@ -29,7 +29,7 @@ from cmdrdata_transport.errors import AttributionError, TrackingSetupError
 from cmdrdata_transport.event import Usage, UsageEvent, decode
 from cmdrdata_transport.jobs import Jobs
 from cmdrdata_transport.journal import Journal, find_home
-from cmdrdata_transport.meter import Meter
+from cmdrdata_transport.meter import IncludeUsage, Meter
 from cmdrdata_transport.providers import PROVIDERS
 from cmdrdata_transport.providers.own import checked, from_toml
 from cmdrdata_transport.providers.routing import Router
@@ -37,8 +37,6 @@ from cmdrdata_transport.providers.table import Provider
 from cmdrdata_transport.recorder import Recorder
 from cmdrdata_transport.sinks import Outlet, Sink, open_sink
 from cmdrdata_transport.stated import answered_events, stated_event, table_of
-
-IncludeUsage = bool | Literal["auto"]
 
 DEFAULT_LEDGER = "sqlite:///usage.db"
 
@@ -58,9 +56,10 @@ class Tracker:
     `CMDRDATA_API_KEY`. `home`: the directory of the journal; None is `CMDRDATA_HOME`, else the user's
     state directory. `name` and `service` tell trackers and applications apart. `customer_id` and
     `metadata`: for calls that say nothing nearer. `require_customer`: a call without a customer is not
-    recorded, instead of recorded without one. `include_usage`: for asking for the usage of streams that
-    did not ask; it is checked and kept, and has no effect in this version. `on_event`: one more function
-    that is given events, on its own thread.
+    recorded, instead of recorded without one. `include_usage`: whether streams of chat completions that
+    do not ask for their usage are made to, and the answer to that is hidden: "auto" at the hosts of
+    providers that take the option, True at other hosts of that shape too, False nowhere.
+    `on_event`: one more function that is given events, on its own thread.
     `unknown_hosts`: whether an answer of a host that no table names counts if it looks like one of
     OpenAI's, Anthropic's or Google's; it is recorded as `openai-compatible` and the like.
     `record_error_messages`: keep providers' error messages, which may repeat what was asked.
@@ -94,7 +93,7 @@ class Tracker:
         environ = os.environ
         self.name = _checked_name("name", name)
         self.disabled = disabled or _is_on(environ.get("CMDRDATA_DISABLED"))
-        self.include_usage = _checked_include_usage(include_usage)
+        self.include_usage: IncludeUsage = _checked_include_usage(include_usage)
         self.exit_timeout = _checked_seconds(exit_timeout)
         self.unknown_hosts = unknown_hosts
         self.counters = Counters()
@@ -342,6 +341,7 @@ class Binding:
                 any_shape=settings.any_host and tracker.unknown_hosts,
             ),
             settings.defaults.over(tracker.defaults),
+            include_usage=tracker.include_usage if settings.include_usage is None else settings.include_usage,
         )
         self._generation = generation  # last, so that no other thread takes the former meter for this one
 

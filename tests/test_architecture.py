@@ -26,8 +26,11 @@ FLOORS = (
     {"cli"},
     {"doctor", "pytest_plugin"},
     {"demo", "testing"},
-    {"clients", "install"},
+    {"install", "instrument"},
+    {"modules"},
+    {"clients", "places"},
     {"wrap"},
+    {"walk"},
     {"httpx", "httpx2"},
     {"tracker"},
     {"delivery"},
@@ -39,7 +42,7 @@ FLOORS = (
     {"meter", "stated", "tee"},
     {"recorder"},
     {"account"},
-    {"batch", "guess"},
+    {"asking", "batch", "guess"},
     {"body"},
     {"attribution", "providers", "wire"},
     {"jobs"},
@@ -49,7 +52,7 @@ FLOORS = (
 FLOOR_OF = {room: number for number, rooms in enumerate(reversed(FLOORS)) for room in rooms}
 
 # What only looks at values, and so needs nothing that could touch the world or the clock.
-PURE_ROOMS = ("errors", "event", "attribution", "providers", "wire", "body")
+PURE_ROOMS = ("errors", "event", "attribution", "providers", "wire", "body", "asking", "batch", "guess")
 PURE_IMPORTS = {
     "__future__",
     "binascii",

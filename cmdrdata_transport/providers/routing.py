@@ -37,6 +37,8 @@ class Route:
     """What the path says the answers in the body are the results of."""
     guesses: tuple[tuple[str, Shape], ...] = ()
     """What the answer may turn out to be, with the provider to record then, where nothing else tells."""
+    asks: bool = field(init=False)
+    """Whether its streams state usage only when they are asked to, and can be."""
     constants: dict[str, str] = field(init=False)
     """What every event of this route says."""
 
@@ -48,6 +50,10 @@ class Route:
             "host": self.host,
         }
         object.__setattr__(self, "constants", said)
+        stream = self.shape.stream
+        object.__setattr__(
+            self, "asks", self.table.include_usage and stream is not None and stream.include_usage
+        )
 
     @property
     def scope(self) -> str:

@@ -300,13 +300,8 @@ SDKS = (
     ),
     Sdk(name="ollama", module="ollama", instead="client = track(ollama.Client())"),
     Sdk(name="replicate", module="replicate", instead="client = track(replicate.Client())"),
-    Sdk(name="assemblyai", module="assemblyai", instead="track(assemblyai.Client.get_default())"),
-    Sdk(
-        name="huggingface-hub",
-        module="huggingface_hub",
-        instead="huggingface_hub.set_client_factory(lambda: track(default_client_factory())), with "
-        "default_client_factory from huggingface_hub.utils._http",
-    ),
+    Sdk(name="assemblyai", module="assemblyai", instead="track(assemblyai)"),
+    Sdk(name="huggingface-hub", module="huggingface_hub", instead="track(huggingface_hub)"),
     Sdk(
         name="xai-sdk",
         module="xai_sdk",

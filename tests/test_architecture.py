@@ -26,7 +26,7 @@ FLOORS = (
     {"cli"},
     {"doctor", "pytest_plugin"},
     {"demo", "testing"},
-    {"install", "instrument"},
+    {"install"},
     {"modules"},
     {"clients", "places"},
     {"wrap"},

@@ -197,7 +197,7 @@ def test_copies_of_a_tracked_client_are_tracked_and_may_have_another_customer(
     [
         (object(), r"no HTTP client of httpx or httpx2 was found in a object"),
         (openai.OpenAI, r"was found in the class OpenAI; give the SDK's object"),
-        (openai, r"was found in a module"),
+        (anthropic, r"the module anthropic has no HTTP client behind its functions.*instrument\(\)"),
         (None, r"was found in a NoneType"),
         (httpx.HTTPTransport(), r"was found in a HTTPTransport"),
     ],
@@ -302,6 +302,145 @@ def test_many_threads_track_one_client_once(url: str) -> None:
         client.chat.completions.create(model="gpt-5", messages=MESSAGES)
 
     assert len(events) == 1
+
+
+# Objects that hold SDKs
+
+
+class Agent:
+    """What a framework's objects come to: it keeps SDKs, and has properties and callbacks."""
+
+    def __init__(self, *sdks: Any) -> None:
+        self.parts = {"models": [Model(sdk) for sdk in sdks]}
+        self.hooks = [self.ask]
+
+    @property
+    def model(self) -> Any:
+        """A property that must not be asked."""
+        raise AssertionError("asked")
+
+    def ask(self) -> None:
+        """A callback, by which the agent holds itself."""
+
+
+class Model:
+    """The part of a framework that knows one SDK."""
+
+    __slots__ = ("_create",)
+
+    def __init__(self, sdk: Any) -> None:
+        self._create = sdk.chat.completions.create if hasattr(sdk, "chat") else sdk
+
+
+@pytest.mark.parametrize("name", OBJECTS)
+def test_an_object_that_holds_an_sdk_is_tracked_with_it(name: str) -> None:
+    """Wherever in a framework's object an SDK or an HTTP client is, its transports are tracked."""
+    sdk = OBJECTS[name]()
+    before = transports(sdk)
+    agent = Agent(sdk)
+
+    assert track(agent) is agent
+
+    assert all(isinstance(transport, TRACKED) for transport in transports(sdk))
+    assert untrack(agent) is agent
+    assert all(now is then for now, then in zip(transports(sdk), before, strict=True))
+
+
+def test_all_that_an_object_holds_is_tracked_or_nothing() -> None:
+    """One client that is tracked otherwise refuses the whole, and leaves the others as they were."""
+    theirs, ours = groq.Groq(api_key="k"), openai.OpenAI(api_key="k")
+    track(theirs, customer_id="acme")
+
+    with pytest.raises(TrackingSetupError, match="already tracked with other settings"):
+        track(Agent(ours, theirs))
+
+    assert not isinstance(ours._client._transport, TRACKED)
+
+
+def test_google_inside_another_object_is_led_from_aiohttp_and_checked(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What google-genai needs besides the wrap is done wherever its client is found."""
+    monkeypatch.setattr("google.genai._api_client.has_aiohttp", True)
+    client = genai.Client(api_key="k")
+
+    track(Agent(client))
+
+    assert not client._api_client._use_aiohttp()
+    monkeypatch.setattr(client._api_client, "_use_google_auth_sync", lambda: True)
+    with pytest.raises(TrackingSetupError, match="mTLS"):
+        track(Agent(client))
+
+
+def test_an_sdks_callback_does_not_lead_to_other_clients() -> None:
+    """An SDK's own client is where the table says; what its options hold is another's affair."""
+    other = openai.OpenAI(api_key="k")
+    agent = Agent(other)
+
+    def key() -> str:
+        return "k"
+
+    client = openai.OpenAI(api_key=key)
+    client.agent = agent  # type: ignore[attr-defined]
+    track(client, customer_id="acme")
+
+    assert isinstance(client._client._transport, TRACKED)
+    assert not isinstance(other._client._transport, TRACKED)
+
+
+@pytest.mark.parametrize("do", [track, untrack])
+def test_an_object_too_large_to_be_looked_through_says_so(do: Any) -> None:
+    """Rather than miss a client silently, track() asks for the part that matters."""
+    agent = Agent(openai.OpenAI(api_key="k"), *([object()] for _ in range(20_001)))
+
+    with pytest.raises(TrackingSetupError, match=r"a Agent is too large.*Give the part of it"):
+        do(agent)
+
+
+# Modules whose functions call by themselves
+
+
+def test_openais_functions_are_metered_when_the_module_is_tracked(
+    url: str, provider: Provider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`openai.chat` goes through a client that is made at the first call; it has the SDK's defaults."""
+    monkeypatch.setattr(openai, "api_key", "k")
+    monkeypatch.setattr(openai, "base_url", f"{url}/v1/")
+    monkeypatch.setattr(openai, "http_client", None)
+    monkeypatch.setattr(openai, "_client", None)
+
+    with capture_usage() as events:
+        assert track(openai) is openai
+        assert track(openai) is openai
+        openai.chat.completions.create(model="gpt-5", messages=MESSAGES)
+        assert openai.http_client is not None
+        with pytest.raises(TrackingSetupError, match="other settings"):
+            track(openai, customer_id="acme")
+        untrack(openai)
+        openai.chat.completions.create(model="gpt-5", messages=MESSAGES)
+        http: Any = openai.http_client
+        http.close()
+
+    assert len(provider.stated) == 2
+    assert len(events) == 1
+
+
+def test_openais_module_keeps_the_client_that_it_has(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tracked after its first call, the client that made it is wrapped in place."""
+    monkeypatch.setattr(openai, "api_key", "k")
+    monkeypatch.setattr(openai, "base_url", f"{url}/v1/")
+    monkeypatch.setattr(openai, "http_client", None)
+    monkeypatch.setattr(openai, "_client", None)
+    openai.chat.completions.create(model="gpt-5", messages=MESSAGES)
+    http: Any = openai.http_client
+
+    with capture_usage() as events:
+        track(openai, customer_id="acme")
+        openai.chat.completions.create(model="gpt-5", messages=MESSAGES)
+
+    assert vars(openai)["http_client"] is http
+    assert [event.customer_id for event in events] == ["acme"]
+    http.close()
 
 
 # google-genai

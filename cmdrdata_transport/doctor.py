@@ -275,7 +275,9 @@ class _Try:
 
     def proof(self, events: Sequence[UsageEvent]) -> Proof:
         """What came of it."""
-        recorded = [each.usage for each in events if each.customer_id == self.customer]
+        mine = [each for each in events if each.customer_id == self.customer]
+        # A call that starts what others tell of is an event too, of nothing used yet.
+        recorded = [each.usage for each in mine if each.usage_status != "none"]
         problem = self.failure
         if not problem and len(self.answers) != 1:
             problem = f"{len(self.answers)} answers stated what they used"

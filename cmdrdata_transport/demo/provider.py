@@ -32,6 +32,7 @@ from cmdrdata_transport.demo.dialects import (
     cohere,
     compatible,
     google,
+    jobs,
     ollama,
     openai,
     perplexity,
@@ -43,7 +44,7 @@ from cmdrdata_transport.demo.loopback import Answer, Call
 ACCOUNT_HEADER = "x-demo-account"
 """A request header that says whom an answer is for; the account is kept apart for each."""
 
-_DIALECTS = (compatible, perplexity, cohere, ollama, speech, openai, anthropic, google)
+_DIALECTS = (compatible, perplexity, cohere, ollama, speech, jobs, openai, anthropic, google)
 """Those at a path of their own first: the last three speak under any prefix."""
 
 _ROUTES = tuple((re.compile(route.pattern), route) for dialect in _DIALECTS for route in dialect.ROUTES)
@@ -86,6 +87,7 @@ class Provider:
         self._gzipped = gzipped
         self._lock = threading.Lock()
         self._seen: Counter[str] = Counter()
+        self._begun: dict[str, dict[str, Any]] = {}
 
     def __call__(self, call: Call) -> Answer:
         """The answer of the provider whose path it is; 404 for a path of none."""
@@ -99,7 +101,14 @@ class Provider:
                 random = self._random(call, account)
                 if call.header("x-stainless-retry-count") == "0" and random.random() < self._refusals:
                     return self._refuse()
-                asked = Asked(body=body, named=match.groupdict(), query=call.query, random=random)
+                asked = Asked(
+                    body=body,
+                    named=match.groupdict(),
+                    query=call.query,
+                    random=random,
+                    waits="wait" in (call.header("prefer") or ""),
+                    begun=self._begun,
+                )
                 told = route.tell(asked)
                 self._keep(told, account, route.provider)
                 return self._answer(told, call, random)
@@ -149,6 +158,7 @@ class Provider:
         else:
             body, chunked = told.content, False
         return Answer(
+            status=told.status,
             headers=[("content-type", told.content_type), *told.headers],
             body=body,
             coding=coding,

@@ -44,8 +44,8 @@ SUITE = ("-n", "2", "-m", "not slow", "tests")
 CURRENT = "openai anthropic groq google-genai"
 
 OTHERS = (
-    "ai21 cerebras-cloud-sdk cohere deepgram-sdk elevenlabs fireworks-ai huggingface-hub mistralai ollama "
-    "perplexityai together voyageai writer-sdk xai-sdk"
+    "ai21 assemblyai cerebras-cloud-sdk cohere deepgram-sdk elevenlabs fireworks-ai huggingface-hub "
+    "mistralai ollama perplexityai replicate together voyageai writer-sdk xai-sdk"
 )
 """All the others; their newest releases agree on what they need."""
 

@@ -11,6 +11,7 @@ from cmdrdata_transport.demo.calls.anthropic import ANTHROPIC
 from cmdrdata_transport.demo.calls.cohere import COHERE_V1, COHERE_V2
 from cmdrdata_transport.demo.calls.google import GOOGLE
 from cmdrdata_transport.demo.calls.hosted import AI21, HUGGINGFACE
+from cmdrdata_transport.demo.calls.jobs import ASSEMBLYAI, REPLICATE
 from cmdrdata_transport.demo.calls.mistral import MISTRAL
 from cmdrdata_transport.demo.calls.ollama import OLLAMA
 from cmdrdata_transport.demo.calls.openai import DEEPSEEK, OPENAI, OPENROUTER, XAI
@@ -44,6 +45,8 @@ EVERY_SDK = (
     OLLAMA,
     ELEVENLABS,
     DEEPGRAM,
+    ASSEMBLYAI,
+    REPLICATE,
     XAI,
     DEEPSEEK,
     OPENROUTER,

@@ -109,6 +109,10 @@ class Asked:
     """The named groups of the route's pattern."""
     query: str
     random: Random
+    waits: bool = False
+    """Whether the client waits for what it starts, by a header."""
+    begun: dict[str, Document] = field(default_factory=dict[str, Document])
+    """What was started by one request and is told by others, by its id. The provider's, for all requests."""
 
     @property
     def model(self) -> str:
@@ -166,6 +170,7 @@ class Told:
 
     content: bytes | Sequence[bytes]
     content_type: str
+    status: int = 200
     headers: tuple[tuple[str, str], ...] = ()
     model: str = ""
     response_id: str = ""

@@ -15,6 +15,7 @@ from cmdrdata_transport.providers.mistral import OCR
 from cmdrdata_transport.providers.openai import CHAT, ENDPOINTS
 from cmdrdata_transport.providers.openai_media import ENDPOINTS as MEDIA
 from cmdrdata_transport.providers.openai_realtime import ENDPOINTS as REALTIME
+from cmdrdata_transport.providers.openai_runs import ENDPOINTS as RUNS
 from cmdrdata_transport.providers.table import Apart, Endpoint, Provider
 
 AZURE = Provider(
@@ -29,6 +30,7 @@ AZURE = Provider(
         Endpoint(path=r"/chat/completions$", shape=replace(CHAT, apart=Apart())),
         *(each for each in ENDPOINTS if each.shape is not CHAT),
         *MEDIA,
+        *RUNS,
         *REALTIME,
         Endpoint(path=r"/providers/mistral/azure/ocr$", shape=OCR),
         *ANTHROPIC_ENDPOINTS,  # under /anthropic/v1: the anthropic SDK 2.12 (`lib/foundry.py`)

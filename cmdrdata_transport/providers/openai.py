@@ -3,13 +3,18 @@
 Sources: the types of the openai SDK 3.54 (`types/completion_usage.py`, `types/responses/response_usage.py`,
 `types/responses/response.py`), and recorded traffic. On OpenAI itself cached, cache-write and modality
 tokens are parts of the prompt; reasoning, audio and prediction tokens are parts of the completion.
+
+A response that draws states what its image tool used apart from its own usage: that is an event of its own,
+of the model that the tool is set to, if the response says which; it is never the conversation's.
 """
 
 from __future__ import annotations
 
 from cmdrdata_transport.providers.openai_media import ENDPOINTS as MEDIA
+from cmdrdata_transport.providers.openai_media import IMAGES, drawing, svg
 from cmdrdata_transport.providers.openai_realtime import ENDPOINTS as REALTIME
-from cmdrdata_transport.providers.table import Endpoint, Job, Provider, Results, Shape, Stream, Tree
+from cmdrdata_transport.providers.openai_runs import ENDPOINTS as RUNS
+from cmdrdata_transport.providers.table import EVERY, Endpoint, Job, Provider, Results, Shape, Stream, Tree
 
 CHAT_UNITS: Tree = {
     "prompt_tokens": "input_tokens",
@@ -79,6 +84,14 @@ RESPONSES = Shape(
         ("tool_usage",): {"web_search": {"num_requests": "web_searches"}},
         ("response", "tool_usage"): {"web_search": {"num_requests": "web_searches"}},
     },
+    asides=(
+        drawing(
+            ("tool_usage", "image_gen"),
+            ("response", "tool_usage", "image_gen"),
+            model=(("tools", EVERY, "model"), ("response", "tools", EVERY, "model")),
+        ),
+        svg(("output", EVERY, "svg_usage"), ("response", "output", EVERY, "svg_usage")),
+    ),
     error=(("error",), ("response", "error")),
     response_id=(("response", "id"), ("id",)),
     model=(("response", "model"), ("model",)),
@@ -120,6 +133,14 @@ EMBEDDINGS = Shape(
     looks={("data", 0, "object"): frozenset({"embedding"})},
 )
 
+DECISIONS = Shape(
+    api="openai.decisions",
+    operation="classification",
+    usage=(("usage",),),
+    units=RESPONSES_UNITS,
+    response_id=(),
+)
+
 # What a batch used stands in the lines of its results; the total that it states itself is their sum.
 BATCHES = Shape(
     api="openai.batches",
@@ -135,7 +156,7 @@ BATCH_RESULTS = Shape(
     usage=(),
     units={},
     results=Results(
-        shapes=(CHAT, RESPONSES, EMBEDDINGS, COMPLETIONS),
+        shapes=(CHAT, RESPONSES, EMBEDDINGS, COMPLETIONS, IMAGES),
         answer=(("response", "body"),),
         id=(("response", "body", "id"), ("id",)),
     ),
@@ -147,6 +168,7 @@ ENDPOINTS = (
     Endpoint(path=r"/responses(/compact)?$", shape=RESPONSES),
     Endpoint(path=r"/responses/[^/]+$", method="GET", shape=RESPONSES, poll=True),
     Endpoint(path=r"/responses/[^/]+/cancel$", shape=RESPONSES, poll=True),
+    Endpoint(path=r"/decisions$", shape=DECISIONS),
     Endpoint(path=r"/embeddings$", shape=EMBEDDINGS),
     Endpoint(path=r"/batches$", shape=BATCHES),
     Endpoint(path=r"/batches/[^/]+$", method="GET", shape=BATCHES, poll=True),
@@ -158,6 +180,6 @@ OPENAI = Provider(
     id="openai",
     # Regional hosts: openai/_data_residency.py
     hosts=("api.openai.com", "*.api.openai.com"),
-    endpoints=(*ENDPOINTS, *MEDIA, *REALTIME),
+    endpoints=(*ENDPOINTS, *MEDIA, *RUNS, *REALTIME),
     compatible="openai-compatible",
 )

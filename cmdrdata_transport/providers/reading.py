@@ -354,7 +354,7 @@ def read_request(tree: Tree, document: Mapping[str, Any], report: Callable[[str]
 
 
 def read_headers(
-    units: Mapping[bytes, str | tuple[str, ...] | Scaled],
+    units: Mapping[bytes, str | tuple[str, ...] | Same | Scaled],
     headers: Mapping[bytes, bytes],
     body: Mapping[str, int | float] = MappingProxyType({}),
 ) -> Counts:
@@ -426,10 +426,8 @@ def _read(tree: Tree, value: Mapping[str, Any], counts: Counts, report: Callable
 
 def _read_rule(rule: Any, raw: Any, counts: Counts, report: Callable[[str], None]) -> None:
     match rule:
-        case str():
-            _add(rule, raw, counts, report)
-        case tuple():
-            for unit in rule:
+        case str() | tuple():
+            for unit in (rule,) if isinstance(rule, str) else rule:
                 _add(unit, raw, counts, report)
         case Same(unit=unit):
             own: Counts = {}

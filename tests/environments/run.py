@@ -35,8 +35,11 @@ PROVEN = (
     "ignore::DeprecationWarning",
     "tests/environments/test_proofs.py",
     "tests/environments/test_clients_of_sdks.py",
+    "tests/environments/test_places_of_sdks.py",
+    "tests/test_sdk_fields.py",
 )
-"""Every call of every SDK that is installed, in every way of tracking it, and the clients made for each."""
+"""Every call of every SDK that is installed, in every way of tracking it; the clients made for each, and
+those it makes itself; what its types can state."""
 
 SUITE = ("-n", "2", "-m", "not slow", "tests")
 """All but the long ones, which no Python does differently."""

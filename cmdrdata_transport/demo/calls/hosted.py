@@ -7,7 +7,7 @@ from typing import Any
 
 from cmdrdata_transport.demo.calls.openai import MESSAGES, STREAM
 from cmdrdata_transport.demo.calls.table import KEY, CalledSdk, Headers, Make, SdkCall
-from cmdrdata_transport.install import track
+from cmdrdata_transport.install import track, untrack
 
 
 def _chat(model: str, **options: Any) -> Make:
@@ -55,17 +55,13 @@ def _async_huggingface(module: Any, url: str, _: Any) -> Any:
     return module.AsyncInferenceClient(base_url=url, api_key=KEY)
 
 
-def _track_factories(_: Any, **tracking: Any) -> None:
-    """Its HTTP clients come from two factories of the process; only what they make stays tracked."""
-    hub, http = (importlib.import_module(f"huggingface_hub{name}") for name in ("", ".utils._http"))
-    hub.set_client_factory(lambda: track(http.default_client_factory(), **tracking))
-    hub.set_async_client_factory(lambda: track(http.default_async_client_factory(), **tracking))
+def _track_module(_: Any, **tracking: Any) -> None:
+    """Its clients come from factories of the process: the module is what is tracked."""
+    track(importlib.import_module("huggingface_hub"), **tracking)
 
 
-def _restore_factories(_: Any) -> None:
-    hub, http = (importlib.import_module(f"huggingface_hub{name}") for name in ("", ".utils._http"))
-    hub.set_client_factory(http.default_client_factory)
-    hub.set_async_client_factory(http.default_async_client_factory)
+def _untrack_module(_: Any) -> None:
+    untrack(importlib.import_module("huggingface_hub"))
 
 
 _SCOUT = "meta-llama/Llama-4-Scout-17B-16E-Instruct"
@@ -78,8 +74,8 @@ HUGGINGFACE = CalledSdk(
     connect_async=_async_huggingface,
     at="/huggingface/v1",
     ways=("track",),
-    track=_track_factories,
-    untrack=_restore_factories,
+    track=_track_module,
+    untrack=_untrack_module,
     calls=(
         SdkCall(name="chat", make=_chat(_SCOUT)),
         SdkCall(name="chat, streaming", make=_chat(_SCOUT, **STREAM), streaming=True),

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         Unavailable,
     )
     from cmdrdata_transport.event import Usage, UsageEvent
+    from cmdrdata_transport.everywhere import instrument, uninstrument
     from cmdrdata_transport.install import track, untrack
     from cmdrdata_transport.sinks import Sink
     from cmdrdata_transport.tracker import Tracker, configure, default_tracker
@@ -50,6 +51,7 @@ __all__ = [
     "customer_context",
     "default_tracker",
     "get_customer_context",
+    "instrument",
     "metadata_context",
     "no_tracking",
     "set_customer_context",
@@ -57,6 +59,7 @@ __all__ = [
     "tracked_async_http_client",
     "tracked_http_client",
     "tracking_headers",
+    "uninstrument",
     "untrack",
 ]
 
@@ -73,6 +76,7 @@ _HOMES = {
     "clients": ("tracked_async_http_client", "tracked_http_client"),
     "errors": ("AttributionError", "Rejected", "TrackingError", "TrackingSetupError", "Unavailable"),
     "event": ("Usage", "UsageEvent"),
+    "everywhere": ("instrument", "uninstrument"),
     "install": ("track", "untrack"),
     "sinks": ("Sink",),
     "tracker": ("Tracker", "configure", "default_tracker"),

@@ -20,11 +20,13 @@ from cmdrdata_transport import (
     customer_context,
     default_tracker,
     get_customer_context,
+    instrument,
     metadata_context,
     no_tracking,
     set_customer_context,
     track,
     tracking_headers,
+    uninstrument,
 )
 from cmdrdata_transport.httpx import AsyncTrackedTransport, TrackedTransport
 from cmdrdata_transport.httpx2 import AsyncTrackedTransport as AsyncTrackedTransport2
@@ -93,6 +95,11 @@ def attribution() -> None:
 def clients(client: httpx.Client, client2: httpx2.AsyncClient, tracker: Tracker) -> None:
     assert_type(track(client, customer_id="acme"), httpx.Client)
     assert_type(track(client2, tracker=tracker), httpx2.AsyncClient)
+
+
+def process(tracker: Tracker) -> None:
+    instrument(tracker=tracker, customer_id="acme", metadata={"a": 1}, include_usage=False)
+    uninstrument()
 
 
 def transports(tracker: Tracker) -> None:

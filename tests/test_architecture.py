@@ -26,7 +26,7 @@ FLOORS = (
     {"cli"},
     {"doctor", "pytest_plugin"},
     {"demo", "testing"},
-    {"install"},
+    {"everywhere", "install"},
     {"modules"},
     {"clients", "places"},
     {"wrap"},

@@ -75,9 +75,9 @@ class Body(Protocol):
 
 
 class Document:
-    """A body that is one JSON document; a list is a stream whose server was not asked for events."""
+    """A body that is one JSON document; a list may be a stream whose server was not asked for events."""
 
-    __slots__ = ("_end", "_given_up", "_lose", "_pieces", "_size", "answer", "streaming", "whole")
+    __slots__ = ("_as_list", "_end", "_given_up", "_lose", "_pieces", "_size", "answer", "streaming", "whole")
 
     over = False
     eager = False
@@ -86,6 +86,7 @@ class Document:
         self.answer = Answer(shape)
         self.streaming = False
         self.whole = False
+        self._as_list = shape.stream is not None and shape.stream.as_list
         self._lose = lose
         self._pieces: list[bytes] = []
         self._size = 0
@@ -131,7 +132,7 @@ class Document:
         if type(document) is not list:
             self.answer.absorb(document)
             return
-        self.streaming = True
+        self.streaming = self._as_list
         for each in reversed(document):
             self.answer.absorb(each)
             if self.answer.satisfied():

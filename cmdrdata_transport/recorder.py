@@ -263,7 +263,9 @@ class Recorder(Account):
                 self._body = self._body_for(start[0])
                 if self._body is None:
                     self._unreadable = True
-                    if not (self._route.shape.headers or self._route.shape.request or self._route.guesses):
+                    shape = self._route.shape
+                    elsewhere = shape.headers or shape.header_details or shape.request
+                    if not (elsewhere or self._route.guesses):
                         self._lose("unparsed")
                 return
 

@@ -87,7 +87,7 @@ def test_a_table_counts_in_units_and_operations_that_events_have(provider: Provi
         counted |= {unit for aside in shape.asides for unit in units(aside.units)}
         assert counted <= set(UNITS)
         assert {shape.operation, *(aside.operation for aside in shape.asides)} <= OPERATIONS
-        assert counted or shape.job is not None or shape.results is not None
+        assert counted or shape.header_details or shape.job is not None or shape.results is not None
 
 
 @every_provider

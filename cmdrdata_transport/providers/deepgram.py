@@ -3,7 +3,7 @@
 Sources: the types of the deepgram SDK 7.17 (`types/listen_v1response_metadata.py`,
 `types/read_v1response_metadata.py`), and recorded traffic. Listening is billed by seconds, and by tokens
 for each thing that was to be found in the text; speaking by characters, which a header counts. The URL's
-query names the model.
+query names the model. Where the answer goes to a `callback`, there is an id in its place.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ LISTEN = Shape(
     response_id=(("metadata", "request_id"), ("request_id",)),
     model=(),
     details={"channels": (("metadata", "channels"),)},
+    pending={("request_id",): frozenset()},
 )
 
 READ = Shape(
@@ -35,8 +36,9 @@ READ = Shape(
     # The SDK nests one in the other.
     usage=(("metadata", "metadata"), ("metadata",)),
     units=_FOUND,
-    response_id=(("metadata", "metadata", "request_id"), ("metadata", "request_id")),
+    response_id=(("metadata", "metadata", "request_id"), ("metadata", "request_id"), ("request_id",)),
     model=(),
+    pending={("request_id",): frozenset()},
 )
 
 SPEAK = Shape(

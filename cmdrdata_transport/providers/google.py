@@ -73,7 +73,7 @@ GENERATE = Shape(
     model=(("modelVersion",),),
     finish_reason=(("candidates", 0, "finishReason"), ("promptFeedback", "blockReason")),
     service_tier=(("usageMetadata", "serviceTier"), ("usageMetadata", "trafficType")),
-    stream=Stream(needles=(b'"usageMetadata"', b'"finishReason"'), finish_ends=True),
+    stream=Stream(needles=(b'"usageMetadata"', b'"finishReason"'), finish_ends=True, as_list=True),
 )
 
 EMBED = Shape(

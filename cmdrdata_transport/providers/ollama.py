@@ -49,6 +49,14 @@ EMBED = Shape(
     response_id=(),
 )
 
+SYSTEM_ONE = Shape(
+    api="ollama.systemone",
+    operation="classification",
+    usage=(("usage",),),
+    units={"input_tokens": "input_tokens", "output_tokens": "output_tokens"},
+    response_id=(),
+)
+
 OLLAMA = Provider(
     id="ollama",
     hosts=("ollama.com",),
@@ -56,6 +64,9 @@ OLLAMA = Provider(
         Endpoint(path=r"/api/chat$", shape=CHAT),
         Endpoint(path=r"/api/generate$", shape=GENERATE),
         Endpoint(path=r"/api/embed$", shape=EMBED),
+        Endpoint(path=r"/v1/systemone$", shape=SYSTEM_ONE),
+        # The first way to embed, which states nothing; it looks like OpenAI's.
+        Endpoint(path=r"/api/embeddings$", shape=None),
         *OPENAI_ENDPOINTS,
     ),
     # Nobody else has these paths, and what one runs oneself is Ollama, too.

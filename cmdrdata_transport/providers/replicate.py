@@ -3,8 +3,8 @@
 Sources: the replicate SDK 1.0 (`prediction.py`, `client.py`), recorded traffic, and the names that
 Replicate's billing has for what a model states of itself (its model code, `record_billing_metric`). What
 was used stands in `metrics`, which a prediction has when it is over. A model on hardware is billed by
-`predict_time`, an official one by what it took in and gave. `predict_time` runs for a prediction that
-failed or was cancelled, too; whether it is billed is for whoever prices it: `finish_reason` says how it ended.
+`predict_time`, an official one by what it took in and gave. A prediction that failed or was cancelled
+states its time, too; whether that is billed is for whoever prices it: `finish_reason` says how it ended.
 
 A prediction is a job: the call that starts it, even one that waits, is often answered before its metrics
 are known. They come to whoever asks again, or to a webhook. `replicate.stream` never learns them.

@@ -163,6 +163,9 @@ class Stream:
     finish_ends: bool = False
     """Whether a stream that gave a finish reason is whole, although no event says that it ended."""
 
+    as_list: bool = False
+    """Whether a caller who asks for no framing gets the events of a stream as one list."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
@@ -229,7 +232,7 @@ class Shape:
     an empty set: that there is anything."""
     cost: Mapping[Path, str] = field(default_factory=dict[Path, str])
     """Where the usage object says what was charged, and how many US dollars one of that is."""
-    headers: Mapping[bytes, str | tuple[str, ...] | Scaled] = field(default_factory=dict[bytes, Any])
+    headers: Mapping[bytes, str | tuple[str, ...] | Same | Scaled] = field(default_factory=dict[bytes, Any])
     """Response headers with counts, for answers whose body states none."""
     headers_first: bool = False
     """Whether what they state counts also where the body states something: it has a part of it alone."""

@@ -2,7 +2,8 @@
 
     python tests/metered.py --write
 
-writes the whole list to `docs/metered.md`, and the short one into the README, between its two marks;
+writes the whole list to `docs/metered.md`, and the short one and that of the SDKs into the README, each
+between its two marks;
 `test_metered_list.py` holds that nobody forgot to. What proves a row is counted from the fixtures, and
 read from what `proofs.py` has seen.
 """
@@ -19,6 +20,7 @@ from typing import Any
 
 from proofs import BATCH, Proof, kept, proof_of
 
+from cmdrdata_transport.clients import SDKS
 from cmdrdata_transport.providers import PROVIDERS
 from cmdrdata_transport.providers.table import BY_HAND, Shape
 from cmdrdata_transport.providers.unmetered import UNMETERED
@@ -26,7 +28,6 @@ from cmdrdata_transport.providers.unmetered import UNMETERED
 ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"
 WHOLE = ROOT / "docs" / "metered.md"
-BEGIN, END = "<!-- metered: made by tests/metered.py -->\n", "<!-- /metered -->\n"
 
 FRAMINGS = {
     "application/json": "JSON",
@@ -88,10 +89,8 @@ def fixtures() -> Iterator[tuple[Proof, str]]:
     """What each fixture with a complete answer proves, and what its answer is made of."""
     for file in sorted((ROOT / "fixtures").glob("*/*/expected.json")):
         response = json.loads(file.with_name("response.json").read_text("utf-8"))
-        headers = (
-            response["headers"].items() if isinstance(response["headers"], dict) else response["headers"]
-        )
-        kind = next((value for name, value in headers if name.lower() == "content-type"), "application/json")
+        headers = {name.lower(): value for name, value in response["headers"].items()}
+        kind = headers.get("content-type", "application/json")
         found: set[Proof] = set()
         for event in json.loads(file.read_text("utf-8"))["events"]:
             if event.get("usage_status") == "complete":
@@ -171,11 +170,24 @@ def short() -> str:
     return _table(("provider", "metered"), ((name, ", ".join(each)) for name, each in operations.items()))
 
 
+def sdks() -> str:
+    """What to type for each SDK."""
+    lines = {sdk.name: f"`{sdk.line or sdk.instead}`" for sdk in SDKS}
+    lines |= {
+        each.package: f"[by hand](docs/by-hand.md#{each.package})" for each in UNMETERED if each.package
+    }
+    return _table(("SDK", "to type"), lines.items())
+
+
 def readme() -> str:
     """The README as it should be."""
-    before, _, rest = README.read_text("utf-8").partition(BEGIN)
-    _, _, after = rest.partition(END)
-    return f"{before}{BEGIN}\n{short()}\n{END}{after}"
+    text = README.read_text("utf-8")
+    for name, listed in {"metered": short(), "sdks": sdks()}.items():
+        begin, end = f"<!-- {name}: made by tests/metered.py -->\n", f"<!-- /{name} -->\n"
+        before, _, rest = text.partition(begin)
+        _, _, after = rest.partition(end)
+        text = f"{before}{begin}\n{listed}\n{end}{after}"
+    return text
 
 
 PAGES: Mapping[Path, Any] = {WHOLE: whole, README: readme}

@@ -1,7 +1,8 @@
-"""The README is true: its recipes run as they stand, its commands work, its names exist.
+"""The README is true, and the pages that it leads to: recipes run as they stand, commands work, names exist.
 
 Recipes talk to the scripted provider, to which the SDKs' own environment variables point. What a block
 cannot show (somebody who calls the web application, the events that must come of it) is in `RECIPES`.
+The recipes of `docs/by-hand.md` need other servers: `environments/test_elsewhere.py` runs them.
 """
 
 from __future__ import annotations
@@ -20,45 +21,56 @@ from typing import Any
 import pytest
 
 import cmdrdata_transport
-from cmdrdata_transport import UsageEvent, configure, default_tracker
+from cmdrdata_transport import UsageEvent, configure, default_tracker, uninstrument
 from cmdrdata_transport import tracker as tracker_module
 from cmdrdata_transport.counters import WARNINGS
 from cmdrdata_transport.demo.loopback import Answer, Call, Loopback
 from cmdrdata_transport.demo.provider import Provider
 from cmdrdata_transport.ledger import Ledger
+from cmdrdata_transport.providers import PROVIDERS
+from cmdrdata_transport.providers.openai import ENDPOINTS
+from cmdrdata_transport.providers.own import WORDS, from_toml
+from cmdrdata_transport.providers.table import Provider as ProviderTable
 from cmdrdata_transport.testing import capture_usage
 
 pytestmark = pytest.mark.usefixtures("one_certificate")
 
 ROOT = Path(__file__).parent.parent
-README = (ROOT / "README.md").read_text("utf-8")
+PAGES = {
+    page: page.read_text("utf-8") for page in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
+}
+README = PAGES[ROOT / "README.md"]
 PACKAGE = ROOT / "cmdrdata_transport"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Block:
-    """A fenced block: the heading above it, its language, its text."""
+    """A fenced block: its page, the heading above it, its language, its text."""
 
+    page: Path
     heading: str
     language: str
     text: str
 
 
 def blocks() -> Iterator[Block]:
-    """Every fenced block of the README."""
-    heading = ""
-    for match in re.finditer(
-        r"^#+ (?P<heading>[^\n]+)$|^```(?P<language>\w+)\n(?P<text>.*?)^```$",
-        README,
-        re.MULTILINE | re.DOTALL,
-    ):
-        if match["heading"]:
-            heading = match["heading"]
-        else:
-            yield Block(heading=heading, language=match["language"], text=match["text"])
+    """Every fenced block of every page."""
+    fences = re.compile(
+        r"^#+ (?P<heading>[^\n]+)$|^```(?P<language>\w+)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL
+    )
+    for page, text in PAGES.items():
+        heading = ""
+        for match in fences.finditer(text):
+            if match["heading"]:
+                heading = match["heading"]
+            else:
+                yield Block(page=page, heading=heading, language=match["language"], text=match["text"])
 
 
 BLOCKS = tuple(blocks())
+
+SHOWN = tuple(block for block in BLOCKS if block.language == "python" and block.page.name != "by-hand.md")
+"""The recipes that talk to the scripted provider."""
 
 Namespace = dict[str, Any]
 
@@ -99,10 +111,15 @@ class Recipe:
     """What else is done with a block, and the events that must be in the ledger then, in any order.
 
     An event is told as "customer, requested model, usage_status", and its metadata if it has any.
+    `claimed`: only the hosts of tables are metered, so a table has to name this one.
     """
 
     events: tuple[str, ...]
     then: Callable[[Namespace], None] = nothing
+    claimed: bool = False
+
+
+HERE = ProviderTable(id="openai", hosts=("127.0.0.1",), endpoints=ENDPOINTS)
 
 
 RECIPES = {
@@ -128,6 +145,7 @@ RECIPES = {
     "Objects that exist already": Recipe(
         events=("acme claude-haiku-4-5 complete", "acme gemini-2.5-flash complete")
     ),
+    "Every client of a process": Recipe(events=("acme gpt-5-mini complete",), claimed=True),
     "Async": Recipe(events=("acme gpt-5-mini complete", "globex gpt-5-mini complete")),
     "FastAPI": Recipe(
         events=(
@@ -188,6 +206,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         monkeypatch.setattr(tracker_module, "_default", None)
         configure()
         yield tmp_path / "home"
+        uninstrument()
 
 
 def run(block: Block, then: Callable[[Namespace], None] = nothing) -> None:
@@ -220,12 +239,12 @@ def recorded(home: Path) -> list[str]:
         return [told(entry.event) for entry in ledger.events()]
 
 
-@pytest.mark.parametrize(
-    "block", [block for block in BLOCKS if block.language == "python"], ids=lambda block: block.heading
-)
+@pytest.mark.parametrize("block", SHOWN, ids=lambda block: block.heading)
 def test_recipes(block: Block, home: Path) -> None:
     """A recipe runs as it stands, and exactly the events that it promises are in the ledger."""
     recipe = RECIPES[block.heading]
+    if recipe.claimed:
+        configure(providers=[HERE])
     run(block, recipe.then)
     assert sorted(recorded(home)) == sorted(recipe.events)
 
@@ -343,17 +362,38 @@ def test_public_names(name: str) -> None:
     assert re.search(rf"\b{name}\b", README)
 
 
-def test_links() -> None:
-    """Links lead somewhere: to a heading, or to a file."""
-    headings = {
-        re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
-        for heading in re.findall(r"^#+ (.+)$", README, re.MULTILINE)
-    }
-    targets = re.findall(r"\]\(([^)]+)\)", README)
-    assert targets
-    for target in targets:
-        found = target[1:] in headings if target.startswith("#") else (ROOT / target).exists()
-        assert found, target
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links(page: Path) -> None:
+    """Links lead somewhere: to a heading of a page, or to a file."""
+    for target in re.findall(r"\]\(([^)]+)\)", PAGES[page]):
+        file, _, heading = target.partition("#")
+        place = (page.parent / file).resolve() if file else page
+        assert place.exists(), target
+        if heading:
+            headings = re.findall(r"^#+ (.+)$", PAGES[place], re.MULTILINE)
+            assert heading in {re.sub(r"[^\w\- ]", "", each.lower()).replace(" ", "-") for each in headings}
+
+
+def test_every_page_is_led_to() -> None:
+    """No page is one that the README does not name."""
+    assert {page.name for page in PAGES if page.parent != ROOT} <= set(re.findall(r"\(docs/([^)#]+)", README))
+
+
+@pytest.mark.parametrize(
+    "block", [block for block in BLOCKS if block.language == "toml"], ids=lambda block: block.page.name
+)
+def test_the_providers_that_are_shown_can_be_used(block: Block) -> None:
+    """A file of TOML is taken as it stands."""
+    (table,) = from_toml(tomllib.loads(block.text), block.page.name, PROVIDERS)
+    assert "openai.chat_completions" in {each.shape.api for each in table.endpoints if each.shape is not None}
+
+
+def test_every_word_of_a_table_is_explained() -> None:
+    """The page on own providers names each word that a table may have, and none that it may not."""
+    page = PAGES[ROOT / "docs" / "own-providers.md"]
+    rows = re.findall(r"^\| (`[^|]+) \|", page.partition("## The words")[2], re.MULTILINE)
+    named = {word for row in rows for word in re.findall(r"`(\w+)`", row)}
+    assert named == {word for words in WORDS.values() for word in words} - {"endpoint"}
 
 
 def test_the_event_that_is_shown() -> None:
@@ -368,4 +408,4 @@ def test_the_event_that_is_shown() -> None:
 
 def test_every_recipe_is_there() -> None:
     """No expectation is left of a recipe that went."""
-    assert {block.heading for block in BLOCKS if block.language == "python"} == set(RECIPES)
+    assert {block.heading for block in SHOWN} == set(RECIPES)

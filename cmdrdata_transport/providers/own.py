@@ -214,29 +214,20 @@ def _written(word: str, path: Path) -> str:
 
 
 def _provider(table: Any, where: str, shapes: Mapping[str, Shape]) -> Provider:
-    words: Words = {
-        "id": _text,
-        "hosts": _texts,
-        "under": _text,
-        "compatible": _text,
-        "request_id": _header_names,
-        "service_tier": _header_names,
-    }
-    _only(table, {"endpoint", *words}, where)
+    _only(table, {"endpoint", *_PROVIDER_WORDS}, where)
     endpoints = _tables(table.get("endpoint"), f"{where}.endpoint")
     return Provider(
         endpoints=tuple(
             _endpoint(endpoint, f"{where}.endpoint[{number}]", shapes)
             for number, endpoint in enumerate(endpoints)
         ),
-        **_said(table, words, where, required=("id", "hosts")),
+        **_said(table, _PROVIDER_WORDS, where, required=("id", "hosts")),
     )
 
 
 def _endpoint(table: Any, where: str, shapes: Mapping[str, Shape]) -> Endpoint:
-    words: Words = {"path": _text, "method": _method, "query_model": _text}
-    _only(table, {"shape", *words, *_SHAPE_WORDS}, where)
-    said = _said(table, words, where, required=("path",))
+    _only(table, {"shape", *_ENDPOINT_WORDS, *_SHAPE_WORDS}, where)
+    said = _said(table, _ENDPOINT_WORDS, where, required=("path",))
     if "shape" not in table:
         return Endpoint(shape=_shape(table, where), **said)
     if mixed := _SHAPE_WORDS.keys() & table.keys():
@@ -416,6 +407,17 @@ def _wrong(where: str, what: str) -> NoReturn:
     raise TrackingSetupError(f"{where} {what}")
 
 
+_PROVIDER_WORDS: Words = {
+    "id": _text,
+    "hosts": _texts,
+    "under": _text,
+    "compatible": _text,
+    "request_id": _header_names,
+    "service_tier": _header_names,
+}
+
+_ENDPOINT_WORDS: Words = {"path": _text, "method": _method, "query_model": _text}
+
 _SHAPE_WORDS: Words = {
     "api": _text,
     "operation": _text,
@@ -439,4 +441,9 @@ _SHAPE_WORDS: Words = {
     "pending": _pending,
     "stream": _stream,
 }
-"""The words of a shape of one's own, and how each is read."""
+
+WORDS = {
+    "provider": ("endpoint", *_PROVIDER_WORDS),
+    "endpoint": ("shape", *_ENDPOINT_WORDS, *_SHAPE_WORDS),
+}
+"""Every word that TOML may have, by the table that may have it."""

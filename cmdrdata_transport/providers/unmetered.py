@@ -57,9 +57,9 @@ UNMETERED: tuple[Unmetered, ...] = (
     Unmetered(provider="openai", what="Responses over a websocket", why=SOCKET, instead=_HAND),
     Unmetered(
         provider="openai",
-        what="chat streams without `include_usage`",
+        what="chat streams that did not ask, of servers that only speak OpenAI's shape",
         why="they state none unless they are asked; the event says `missing`",
-        instead='`stream_options={"include_usage": True}`',
+        instead="`include_usage=True`",
     ),
     Unmetered(
         provider="openai",
@@ -244,13 +244,6 @@ UNMETERED: tuple[Unmetered, ...] = (
         what="fine-tuning",
         why=JOB,
         example="POST https://api.together.ai/v1/fine-tunes",
-    ),
-    Unmetered(
-        provider="fireworks",
-        what="batch jobs",
-        why=JOB,
-        instead=_COUNTS,
-        example="GET https://api.fireworks.ai/v1/accounts/a/batchInferenceJobs/1",
     ),
     Unmetered(
         provider="perplexity",

@@ -34,6 +34,7 @@ PROVEN = (
     "-W",
     "ignore::DeprecationWarning",
     "tests/environments/test_proofs.py",
+    "tests/environments/test_shown.py",
     "tests/environments/test_clients_of_sdks.py",
     "tests/environments/test_places_of_sdks.py",
     "tests/test_sdk_fields.py",

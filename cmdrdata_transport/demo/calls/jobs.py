@@ -15,31 +15,33 @@ _VERSION = "727e49a643e999d602a896c774a0658ffefea21465756a6ce24b7ea4165eba6a"
 _LLAMA = "meta/meta-llama-3-70b-instruct"
 
 
-def _polled(client: Any, _: Headers) -> None:
+def _polled(client: Any, _: Headers) -> Any:
     prediction = client.predictions.create(version=_VERSION, input={"prompt": QUESTION})
     prediction.wait()
     prediction.reload()
+    return prediction
 
 
-async def _polled_async(client: Any, _: Headers) -> None:
+async def _polled_async(client: Any, _: Headers) -> Any:
     prediction = await client.predictions.async_create(version=_VERSION, input={"prompt": QUESTION})
     await prediction.async_wait()
     await prediction.async_reload()
+    return prediction
 
 
-def _run(client: Any, _: Headers) -> None:
+def _run(client: Any, _: Headers) -> Any:
     """`run` is not told what it used; whoever wants to know looks the prediction up."""
     client.run(_LLAMA, input={"prompt": QUESTION}, use_file_output=False)
     last = client.predictions.list().results[-1]
-    for _again in range(2):
-        client.predictions.get(last.id)
+    client.predictions.get(last.id)
+    return client.predictions.get(last.id)
 
 
-async def _run_async(client: Any, _: Headers) -> None:
+async def _run_async(client: Any, _: Headers) -> Any:
     await client.async_run(_LLAMA, input={"prompt": QUESTION}, use_file_output=False)
     last = (await client.predictions.async_list()).results[-1]
-    for _again in range(2):
-        await client.predictions.async_get(last.id)
+    await client.predictions.async_get(last.id)
+    return await client.predictions.async_get(last.id)
 
 
 def _replicate(module: Any, url: str, _: Any) -> Any:

@@ -15,8 +15,6 @@ from cmdrdata_transport.providers import PROVIDERS
 from cmdrdata_transport.providers.routing import Router
 from cmdrdata_transport.providers.unmetered import UNMETERED, Unmetered
 
-pytestmark = pytest.mark.usefixtures("one_certificate")
-
 
 @pytest.mark.parametrize(("page", "make"), PAGES.items(), ids=lambda each: getattr(each, "name", ""))
 def test_the_documents_list_what_the_tables_meter(page: Path, make: Callable[[], str]) -> None:

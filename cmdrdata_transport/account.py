@@ -89,8 +89,10 @@ class Jobs(Protocol):
         """What was kept; empty where nothing was. Must not raise."""
         ...
 
-    def finish(self, scope: str, name: str, customer: str | None, /) -> None:
-        """It has been told, for this customer. Must not raise."""
+    def finish(
+        self, scope: str, name: str, customer: str | None, counts: Mapping[str, Any] | None, /
+    ) -> None:
+        """It has been told, for this customer, to have used this. Must not raise."""
         ...
 
 
@@ -124,6 +126,9 @@ class Account:
     _headers: Mapping[bytes, bytes] = MappingProxyType({})
     _content_type = ""
     _spoiled = False
+    _chunks = 0
+    _bytes = 0
+    """How much of the body came, as it was on the wire."""
     _begun_as: Mapping[str, Any] | None = None
     """What was remembered of the call that started what this one asks for."""
 
@@ -178,7 +183,7 @@ class Account:
             event["error_type"] = type(error).__name__
         self._write_parts(event, parts, source, resource)
         if route.poll and resource is not None:
-            settings.jobs.finish(route.scope, resource, self._who.customer)
+            settings.jobs.finish(route.scope, resource, self._who.customer, parts[0].counts)
 
     def _head(self, resource: str | None, answer: Answer, status: str, outcome: str) -> dict[str, Any]:
         """An event: what it is of, whose it is, and what the answer says of itself beside the counts."""
@@ -267,6 +272,8 @@ class Account:
         self._take_over(begun)
         if "told" in begun and (begun["told"] is not None or self._who.customer is None):
             self._lose("duplicates")
+            if begun.get("counts") not in (None, answer.parts(lambda _: None)[0].counts):
+                self._lose("conflicts")
             return False
         return self._has_owner()
 
@@ -321,6 +328,7 @@ class Account:
                 self._lose("missing")
             own_name = result.place if result.custom_id is None else result.custom_id
             name = result.id or f"{route.job}/{own_name}"
+            asked_model = (self._begun_as or {}).get("request_model")
             event = self._head(name, answer, status, "error" if answer.failed else "ok")
             event |= {
                 "operation": result.shape.operation,
@@ -328,6 +336,9 @@ class Account:
                 "service_tier": result.service_tier,
                 "streaming": False,
             }
+            if asked_model is not None:
+                event["request_model"] = asked_model
+                event.setdefault("model", asked_model)
             if details := {**answer.details, **result.details}:
                 event["details"] = details
             self._write_parts(event, parts, "body", name)
@@ -341,7 +352,7 @@ class Account:
             )
         for told in (route.job, (self._begun_as or {}).get("of")):
             if told is not None:
-                jobs.finish(route.scope, told, self._who.customer)
+                jobs.finish(route.scope, told, self._who.customer, None)
 
     # --- what an event says ---
 

@@ -37,9 +37,11 @@ class Jobs:
         """Keep who started it and what was asked for, unless that is known already."""
         self._keep(_key(scope, name), {"scope": scope, "name": name, **begun})
 
-    def finish(self, scope: str, name: str, customer: str | None) -> None:
-        """It has been told, for this customer."""
-        self._keep(f"{_key(scope, name)}.told", {"told": customer})
+    def finish(
+        self, scope: str, name: str, customer: str | None, counts: Mapping[str, Any] | None
+    ) -> None:
+        """It has been told, for this customer, to have used this."""
+        self._keep(f"{_key(scope, name)}.told", {"told": customer, "counts": counts})
 
     def recall(self, scope: str, name: str) -> Mapping[str, Any]:
         """What was kept of it, with `told` if it has been; empty where nothing was."""

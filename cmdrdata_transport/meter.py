@@ -86,7 +86,10 @@ class Meter:
         """Ask for the usage of a stream that does not; not where a signature covers the request."""
         settings = self._settings
         try:
-            if b"content-encoding" in names or request.url.netloc in settings.declined:
+            content = _content(request)
+            if content is None or b'"stream"' not in content or b"content-encoding" in names:
+                return
+            if request.url.netloc in settings.declined:
                 return
             if b"authorization" in names and any(
                 value.startswith(b"AWS4-")
@@ -94,8 +97,7 @@ class Meter:
                 if name.lower() == b"authorization"
             ):
                 return
-            content = _content(request)
-            if content is not None and (body := asking(content)) is not None:
+            if (body := asking(content)) is not None:
                 recorder.ask(body)
         except Exception as error:
             settings.count("internal_errors", type(error).__name__)

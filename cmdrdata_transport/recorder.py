@@ -156,6 +156,8 @@ class Recorder(Account):
                 kept.clear()
                 return FEW
             chunks, waiting = len(kept), sum(map(len, kept))
+            self._chunks += chunks
+            self._bytes += waiting
             self._read_kept()
             body = self._body
             if body is None:
@@ -180,8 +182,11 @@ class Recorder(Account):
             return
         try:
             if self._epoch == self._settings.epoch():
-                if self.kept and not self._unreadable:
-                    self._read_kept()
+                if self.kept:
+                    self._chunks += len(self.kept)
+                    self._bytes += sum(map(len, self.kept))
+                    if not self._unreadable:
+                        self._read_kept()
                 body, self._body = self._body, None
                 if body is not None:
                     body = self._finish(body, at_end=error is None and not closed)

@@ -146,6 +146,32 @@ def test_the_event_is_there_when_the_last_event_can_be_decoded(world: World, api
         assert counts[1] == 1
 
 
+@every_stream
+@pytest.mark.parametrize("read", [1, 2, 3])
+@four_ways
+def test_a_stream_that_was_given_up_says_how_much_of_it_came(world: World, read: int, api: str) -> None:
+    """Bytes and chunks are counted as what they are: they say nothing of tokens."""
+    url, chunks = STREAMS[api]
+
+    async def read_some(app: App) -> None:
+        response = await app.send(url=url)
+        left = read
+        async for _ in app.chunks(response):
+            left -= 1
+            if not left:
+                break
+        await app.close(response)
+
+    done = run(read_some, world, Script(body=[*chunks[:3], b": more\n\n", *chunks[3:]]), customer_id="acme")
+    (event,) = done.events
+    if event["usage_status"] == "partial":
+        came = {"delivered_bytes": sum(map(len, chunks[:read])), "delivered_chunks": read}
+        assert event["details"] == came
+    else:  # of responses the third chunk is the end
+        assert (api, read) == ("openai.responses", 3)
+        assert "details" not in event
+
+
 # --- where nobody waits for it ----------------------------------------------------------------------
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from cmdrdata_transport.attribution.headers import (
     HEADER_CUSTOMER,
@@ -23,8 +23,7 @@ from cmdrdata_transport.attribution.scope import UNSET, Scope, Unset, scope_var
 from cmdrdata_transport.errors import AttributionError
 
 
-@dataclass(frozen=True, slots=True)
-class Attribution:
+class Attribution(NamedTuple):
     """Whom one request belongs to, with what metadata, and whether it is metered at all.
 
     `metadata` may be shared with other requests: it is written into events, never changed.

@@ -12,7 +12,7 @@ import json
 import re
 import tomllib
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import cache
@@ -36,10 +36,10 @@ THEIRS = {
 SHARED = [unit for unit in UNITS if hasattr(Usage(), unit)]
 """The units that both of us have a name for; of the others there is no second opinion."""
 
-WITHIN = ("response", "message", "delta", "x_groq")
-"""Where the events of a stream may have what the plain answer has at its root."""
+WITHIN = ("response", "body", "result", "message", "delta", "x_groq")
+"""Where the events of a stream, and the results of a batch, may have what a plain answer has at its root."""
 
-Counts = dict[str, Any]
+Counts = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,7 +55,7 @@ class Compared:
 
     def differences(self) -> Iterator[tuple[str, str]]:
         """Each unit on which we differ, and what ours is beside theirs."""
-        theirs = self.theirs or {}
+        theirs: Counts = self.theirs or {}
         for unit in (*SHARED, *(theirs.keys() - set(SHARED))):
             mine, other = self.ours.get(unit), theirs.get(unit)
             if mine == other:
@@ -99,7 +99,8 @@ def told(extractor: Any, api: str, documents: Sequence[Any]) -> Counts:
 def _places(document: Any) -> Iterator[dict[str, Any]]:
     if isinstance(document, dict):
         yield document
-        yield from (document[key] for key in WITHIN if isinstance(document.get(key), dict))
+        for key in WITHIN:
+            yield from _places(document.get(key))
 
 
 def documents(answer: Replay) -> Iterator[Any]:
@@ -156,17 +157,34 @@ def comparisons() -> list[Compared]:
 
 
 def _compared(name: str, answer: Replay) -> Iterator[Compared]:
-    if not answer.events:
-        return
-    provider, api = answer.events[0]["provider"], answer.events[0]["api"]
+    stated = [document for document in documents(answer) if document is not None]
+    calls = [event for event in answer.events if not event.get("part")]
+    if len(calls) > 1 and (results := _results(stated, len(calls))):
+        for number, (event, result) in enumerate(zip(calls, results, strict=True)):
+            yield from _one(f"{name}/{number}", [event], [result])
+    elif calls:
+        yield from _one(name, answer.events, stated)
+
+
+def _results(stated: Any, count: int) -> list[Any]:
+    """The results of so many calls: the lines of a batch's file, or a list within one document."""
+    if isinstance(stated, list) and len(stated) == 1:
+        stated = stated[0]
+    if isinstance(stated, dict):
+        return next((found for each in stated.values() if (found := _results(each, count))), [])
+    return stated if isinstance(stated, list) and len(stated) == count else []
+
+
+def _one(name: str, events: Sequence[dict[str, Any]], stated: Sequence[Any]) -> Iterator[Compared]:
+    provider, api = events[0]["provider"], events[0]["api"]
     # Of an answer that several models made, they read the sum.
     ours = Counter[str]()
-    for event in answer.events:
+    for event in events:
         ours.update({unit: event[unit] for unit in UNITS if event.get(unit)})
     extractor = asked(provider, api)
-    theirs = None if extractor is None else told(extractor, api, list(documents(answer)))
+    theirs = None if extractor is None else told(extractor, api, stated)
     if ours or theirs:
-        yield Compared(body=name, provider=provider, api=api, ours=dict(ours), theirs=theirs)
+        yield Compared(body=name, provider=provider, api=api, ours=ours, theirs=theirs)
 
 
 def explains(entry: dict[str, Any], compared: Compared, unit: str, ours: str) -> bool:

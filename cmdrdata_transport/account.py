@@ -329,6 +329,7 @@ class Account:
             own_name = result.place if result.custom_id is None else result.custom_id
             name = result.id or f"{route.job}/{own_name}"
             asked_model = (self._begun_as or {}).get("request_model")
+            asked_model = (self._begun_as or {}).get("request_model")
             event = self._head(name, answer, status, "error" if answer.failed else "ok")
             event |= {
                 "operation": result.shape.operation,
@@ -336,6 +337,9 @@ class Account:
                 "service_tier": result.service_tier,
                 "streaming": False,
             }
+            if asked_model is not None:
+                event["request_model"] = asked_model
+                event.setdefault("model", asked_model)
             if asked_model is not None:
                 event["request_model"] = asked_model
                 event.setdefault("model", asked_model)

@@ -4,11 +4,13 @@ Source: the types of the anthropic SDK 2.12 (`types/usage.py`, `types/beta/beta_
 `types/message_delta_usage.py`), and recorded traffic. `input_tokens` leaves cache reads and writes
 out, so all input is the sum of the three; thinking is a part of output. `message_start` has the cache
 split and the tier but only a placeholder for output; `message_delta` has running totals that replace.
+
+What a batch used stands in its results, each a message; those that were cancelled or expired used nothing.
 """
 
 from __future__ import annotations
 
-from cmdrdata_transport.providers.table import Endpoint, Parts, Provider, Shape, Stream, Tree
+from cmdrdata_transport.providers.table import Endpoint, Job, Parts, Provider, Results, Shape, Stream, Tree
 
 UNITS: Tree = {
     "input_tokens": "input_tokens",
@@ -43,6 +45,7 @@ MESSAGES = Shape(
         "inference_geo": (("usage", "inference_geo"), ("message", "usage", "inference_geo")),
         "speed": (("usage", "speed"), ("message", "usage", "speed")),
     },
+    looks={("type",): frozenset({"message", "message_start"})},
     stream=Stream(
         ends=frozenset({"message_stop"}),
         mark=b"message_stop",
@@ -52,9 +55,33 @@ MESSAGES = Shape(
     ),
 )
 
+BATCHES = Shape(
+    api="anthropic.batches",
+    operation="chat",
+    usage=(),
+    units={},
+    job=Job(),
+)
+
+BATCH_RESULTS = Shape(
+    api="anthropic.batches",
+    operation="chat",
+    usage=(),
+    units={},
+    results=Results(
+        shapes=(MESSAGES,),
+        answer=(("result", "message"),),
+        id=(("result", "message", "id"),),
+        error=(("result", "error", "error"), ("result", "error")),
+        marks=(("result", "type"),),
+    ),
+)
+
 ENDPOINTS = (
     Endpoint(path=r"/messages/count_tokens$", shape=None),
     Endpoint(path=r"/messages$", shape=MESSAGES),
+    Endpoint(path=r"/messages/batches$", shape=BATCHES),
+    Endpoint(path=r"/messages/batches/(?P<job>[^/]+)/results$", method="GET", shape=BATCH_RESULTS, poll=True),
 )
 
 ANTHROPIC = Provider(

@@ -4,16 +4,35 @@ Source: the types of google-genai 3.4 (`types.GenerateContentResponseUsageMetada
 traffic. Thoughts are not in the candidates' count and tool prompts are not in the prompt's; cached
 content is in the prompt's. Zero counts are left out by the server. The usage of a stream's chunk is
 the server's running total, and it may go down: the newest one replaces the ones before.
+
+A batch of the Developer API has its results in itself, or in a file that it names (`batches.py`); they are
+recorded. Those of Vertex are in Cloud Storage, where nothing of ours sees them.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from cmdrdata_transport.providers.anthropic import MESSAGES
+from cmdrdata_transport.providers.google_interactions import ENDPOINTS as INTERACTIONS
+from cmdrdata_transport.providers.google_media import ENDPOINTS as MEDIA
 from cmdrdata_transport.providers.mistral import CHAT as MISTRAL_CHAT
 from cmdrdata_transport.providers.mistral import OCR
 from cmdrdata_transport.providers.openai import CHAT, RESPONSES
 from cmdrdata_transport.providers.openai import EMBEDDINGS as OPENAI_EMBEDDINGS
-from cmdrdata_transport.providers.table import Each, Endpoint, Items, Length, Provider, Shape, Stream, Tree
+from cmdrdata_transport.providers.openai import ENDPOINTS as OPENAI_ENDPOINTS
+from cmdrdata_transport.providers.table import (
+    Each,
+    Endpoint,
+    Items,
+    Job,
+    Length,
+    Provider,
+    Results,
+    Shape,
+    Stream,
+    Tree,
+)
 
 _INPUT = Each(
     key="modality",
@@ -73,6 +92,7 @@ GENERATE = Shape(
     model=(("modelVersion",),),
     finish_reason=(("candidates", 0, "finishReason"), ("promptFeedback", "blockReason")),
     service_tier=(("usageMetadata", "serviceTier"), ("usageMetadata", "trafficType")),
+    looks={("usageMetadata",): frozenset(), ("candidates", 0, "content"): frozenset()},
     stream=Stream(needles=(b'"usageMetadata"', b'"finishReason"'), finish_ends=True, as_list=True),
 )
 
@@ -117,6 +137,48 @@ OPENAI_CHAT = Shape(
     stream=CHAT.stream,
 )
 
+BATCHES = Shape(
+    api="google.batches",
+    operation="chat",
+    usage=(),
+    units={},
+    response_id=(("name",),),
+    model=(),
+    job=Job(),
+)
+
+_BATCH_EMBEDDED = Shape(
+    api="google.embed_content",
+    operation="embeddings",
+    usage=((),),
+    units={"tokenCount": "input_tokens"},
+    response_id=(),
+    model=(),
+    looks={("embedding",): frozenset()},
+)
+
+_RESULTS = Results(
+    shapes=(GENERATE, _BATCH_EMBEDDED),
+    answer=(("response",),),
+    id=(("response", "responseId"),),
+    custom_id=(("key",), ("metadata", "key"), ("metadata", "custom_id")),
+)
+
+BATCH_RESULTS = replace(
+    BATCHES,
+    job=Job(yields=(("metadata", "output", "responsesFile"), ("response", "responsesFile"))),
+    results=replace(
+        _RESULTS,
+        at=tuple(
+            (*within, kind, "inlinedResponses")
+            for within in (("metadata", "output"), ("response",))
+            for kind in ("inlinedResponses", "inlinedEmbedContentResponses")
+        ),
+    ),
+)
+
+BATCH_FILE = replace(BATCHES, job=None, results=_RESULTS)
+
 _MODEL = r"/models/(?P<model>[^/:]+)"
 
 GOOGLE = Provider(
@@ -132,9 +194,18 @@ GOOGLE = Provider(
         "claude.googleapis.com",
     ),
     endpoints=(
-        Endpoint(path=rf"{_MODEL}:(stream)?[gG]enerateContent$", shape=GENERATE),
+        # A tuned model is named by an endpoint on Vertex.
+        Endpoint(
+            path=r"/(models|tunedModels|endpoints)/(?P<model>[^/:]+):(stream)?[gG]enerateContent$",
+            shape=GENERATE,
+        ),
         Endpoint(path=rf"{_MODEL}:(batchEmbedContents|embedContent)$", shape=EMBED),
+        *MEDIA,
         Endpoint(path=rf"/publishers/google{_MODEL}:predict$", shape=PREDICT),
+        Endpoint(path=rf"{_MODEL}:(batchGenerateContent|asyncBatchEmbedContent)$", shape=BATCHES),
+        Endpoint(path=r"/(?P<job>batches/[^/:]+)$", method="GET", shape=BATCH_RESULTS, poll=True),
+        Endpoint(path=r"/(?P<job>files/[^/:]+):download$", method="GET", shape=BATCH_FILE, poll=True),
+        *INTERACTIONS,
         Endpoint(path=rf"{_MODEL}:(countTokens|computeTokens)$", shape=None),
         # The anthropic SDK 2.12 (`lib/vertex`, `lib/google_cloud`).
         Endpoint(path=r"/publishers/anthropic/models/count-tokens:rawPredict$", shape=None),
@@ -144,7 +215,11 @@ GOOGLE = Provider(
         Endpoint(path=r"/publishers/mistralai/models/(?P<model>mistral-ocr[^/:]*):rawPredict$", shape=OCR),
         Endpoint(path=rf"/publishers/mistralai{_MODEL}:(rawPredict|streamRawPredict)$", shape=MISTRAL_CHAT),
         # The openai SDK 3.54 (`providers/vertex.py`).
-        Endpoint(path=r"/publishers/openai/v1/responses$", shape=RESPONSES),
+        *(
+            replace(each, path=f"/publishers/openai/v1{each.path}")
+            for each in OPENAI_ENDPOINTS
+            if each.shape is RESPONSES
+        ),
         Endpoint(path=r"/openai/chat/completions$", shape=OPENAI_CHAT),
         Endpoint(path=r"/openapi/chat/completions$", shape=OPENAI_CHAT),
         Endpoint(path=r"/openai/embeddings$", shape=OPENAI_EMBEDDINGS),

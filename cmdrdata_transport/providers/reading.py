@@ -118,6 +118,8 @@ class Answer:
             self._absorb_asides(shape.asides, document)
         if shape.pending and self.pending is None:
             self._absorb_pending(document)
+        if shape.free and not self.free:
+            self.free = says_one_of(document, shape.free)
         if shape.job is not None:
             self._absorb_job(shape.job, document)
         stream = shape.stream
@@ -235,7 +237,6 @@ class Answer:
     def _absorb_job(self, job: Job, document: dict[str, Any]) -> None:
         # The newest word counts for all of these; a resource is one for good.
         self.is_job = self.is_job or not job.when or says_one_of(document, job.when)
-        self.free = self.free or says_one_of(document, self._shape.free)
         if self.job_id is None and type(value := pick(document, job.id or self._shape.response_id)) is str:
             self.job_id = value[:LONGEST_TEXT]
         for path in job.yields:

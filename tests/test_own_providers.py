@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import pytest
 from cmdrdata_transport import Tracker, TrackingSetupError, tracked_http_client
 from cmdrdata_transport.demo.loopback import Answer, Call, Loopback
 from cmdrdata_transport.httpx import TrackedTransport
+from cmdrdata_transport.providers import PROVIDERS
 from cmdrdata_transport.providers.openai import CHAT
 from cmdrdata_transport.providers.table import Endpoint, Provider, Same, Shape
 from cmdrdata_transport.testing import capture_usage
@@ -566,3 +567,9 @@ def test_a_wrong_table_in_python_is_refused_too(tmp_path: Path, own: Any, says: 
     """What comes from Python is checked as what comes from a file."""
     with pytest.raises(TrackingSetupError, match=says):
         Tracker([], home=tmp_path, providers=[own])
+
+
+@pytest.mark.parametrize("table", PROVIDERS, ids=lambda table: table.id)
+def test_what_the_tables_here_say_may_be_said(table: Provider) -> None:
+    """A table of ours, given again for hosts of one's own, is taken: every word of theirs is known."""
+    Tracker([], disabled=True, providers=[replace(table, hosts=("llm.acme.example",))])

@@ -63,10 +63,12 @@ from cmdrdata_transport.providers.table import (
     Endpoint,
     Items,
     Length,
+    One,
     Path,
     Paths,
     Provider,
     Same,
+    Scaled,
     Shape,
     Stream,
 )
@@ -197,7 +199,7 @@ def _check_tree(rule: Any, where: str) -> None:
                 _check_tree(unit, f"{where}.{key}")
         case Items(tree=tree):
             _check_tree(tree, where)
-        case Length(unit=unit) | Same(unit=unit):
+        case Length(unit=unit) | Same(unit=unit) | Scaled(unit=unit) | One(unit=unit):
             _check_tree(unit, where)
         case Mapping():
             for key, below in rule.items():

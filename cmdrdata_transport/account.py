@@ -178,6 +178,10 @@ class Account:
         self._describe_request(event, asked, details)
         if self._status is not None:
             self._describe_answer(event, body)
+            if status == "partial":
+                # What came is a measure of its own, and no reason to guess at tokens.
+                came = {"delivered_bytes": self._bytes, "delivered_chunks": self._chunks}
+                event["details"] = {**event.get("details", {}), **came}
         unexplained = outcome != "ok" and not answer.errors and error is not None
         if unexplained and type(error).__name__ not in CANCELLED:
             event["error_type"] = type(error).__name__
@@ -329,7 +333,6 @@ class Account:
             own_name = result.place if result.custom_id is None else result.custom_id
             name = result.id or f"{route.job}/{own_name}"
             asked_model = (self._begun_as or {}).get("request_model")
-            asked_model = (self._begun_as or {}).get("request_model")
             event = self._head(name, answer, status, "error" if answer.failed else "ok")
             event |= {
                 "operation": result.shape.operation,
@@ -337,9 +340,6 @@ class Account:
                 "service_tier": result.service_tier,
                 "streaming": False,
             }
-            if asked_model is not None:
-                event["request_model"] = asked_model
-                event.setdefault("model", asked_model)
             if asked_model is not None:
                 event["request_model"] = asked_model
                 event.setdefault("model", asked_model)

@@ -82,19 +82,24 @@ def shapes(tables: tuple[str, ...]) -> list[Shape]:
     return spoken + [shape for each in spoken if each.results is not None for shape in each.results.shapes]
 
 
-def _read_by(shape: Shape) -> Iterator[Place]:
+def _read_by(shape: Shape, root: str | None = None) -> Iterator[Place]:
+    """The places that a shape reads, of an answer that stands alone or under the key `root`."""
     for path in shape.usage:
         yield from [_place(path)] if path else []
-        yield from _read_in(shape.units, _last(path))
+        yield from _read_in(shape.units, _last(path) or root)
         yield from (_place((*path, *below)) for below in shape.cost)
     if shape.parts is not None:
         yield from _read_in(shape.units, shape.parts.at)
     for path, tree in (*shape.beside.items(), *shape.lists.items()):
-        yield from _read_in(tree, _last(path))
+        yield from _read_in(tree, _last(path) or root)
     for aside in shape.asides:
         for path in aside.at:
             yield from _read_in(aside.units, _last(path))
     yield from (_place(path) for paths in shape.details.values() for path in paths)
+    if (results := shape.results) is not None:
+        for inner in results.shapes:
+            for path in results.answer:
+                yield from _read_by(inner, _last(path))
 
 
 def _read_in(tree: Any, parent: str | None) -> Iterator[Place]:

@@ -13,7 +13,7 @@ from time import perf_counter, time
 from types import MappingProxyType
 from typing import Any, Protocol
 
-from cmdrdata_transport.attribution import Attribution
+from cmdrdata_transport.attribution import Attribution, check_customer
 from cmdrdata_transport.batch import Result
 from cmdrdata_transport.body import Body
 from cmdrdata_transport.event import FORMAT, encode
@@ -112,6 +112,8 @@ class Settings:
     declined: set[bytes] = field(default_factory=set[bytes])
     """Hosts that refused to be asked for usage; shared by all meters of a tracker."""
     service: str | None = None
+    batch_customers: Callable[[str], str | None] | None = None
+    """Whose a result of a batch is, by what its caller called it; None where that is not known."""
     require_customer: bool = False
     record_error_messages: bool = False
     disabled: bool = False
@@ -319,7 +321,9 @@ class Account:
         if route.job is not None and self._begun_as is None:
             self._begun_as = {}
             self._take_over(settings.jobs.recall(route.scope, route.job))
+        starter = self._who
         for result in results:
+            self._who = self._owner_of(result, starter)
             if not self._has_owner():
                 continue
             answer = result.answer
@@ -346,6 +350,19 @@ class Account:
             if details := {**answer.details, **result.details}:
                 event["details"] = details
             self._write_parts(event, parts, "body", name)
+        self._who = starter
+
+    def _owner_of(self, result: Result, starter: Attribution) -> Attribution:
+        """Whose one result of a batch is: whom the application names for it, else the batch's starter."""
+        settings = self._settings
+        if settings.batch_customers is None or result.custom_id is None:
+            return starter
+        try:
+            customer = settings.batch_customers(result.custom_id)
+            return starter if customer is None else starter._replace(customer=check_customer(customer))
+        except Exception as error:
+            settings.count("bad_attribution", type(error).__name__)
+            return starter._replace(customer=None)
 
     def _finish_results(self, yields: frozenset[str]) -> None:
         """All results have been seen, of which some may be in further resources."""

@@ -60,6 +60,8 @@ class Tracker:
     do not ask for their usage are made to, and the answer to that is hidden: "auto" at the hosts of
     providers that take the option, True at other hosts of that shape too, False nowhere.
     `on_event`: one more function that is given events, on its own thread.
+    `batch_customers`: whose the results of a batch are that was made for many: a mapping from `custom_id`
+    to customer, or a function; None is the customer who started the batch.
     `unknown_hosts`: whether an answer of a host that no table names counts if it looks like one of
     OpenAI's, Anthropic's or Google's; it is recorded as `openai-compatible` and the like.
     `record_error_messages`: keep providers' error messages, which may repeat what was asked.
@@ -87,6 +89,7 @@ class Tracker:
         disabled: bool = False,
         record_error_messages: bool = False,
         unknown_hosts: bool = False,
+        batch_customers: Mapping[str, str] | Callable[[str], str | None] | None = None,
         providers: Iterable[Provider | str | os.PathLike[str]] = (),
         exit_timeout: float = EXIT_TIMEOUT,
     ) -> None:
@@ -125,6 +128,7 @@ class Tracker:
             library_version=__version__,
             jobs=Jobs(self.home, self.counters.count),
             service=self._service,
+            batch_customers=_checked_lookup(batch_customers),
             require_customer=require_customer,
             record_error_messages=record_error_messages,
             disabled=self.disabled,
@@ -512,6 +516,17 @@ def _checked_seconds(value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < float("inf"):
         raise TrackingSetupError(f"exit_timeout= takes a number of seconds, not {value!r}")
     return value
+
+
+def _checked_lookup(given: Any) -> Callable[[str], str | None] | None:
+    if given is None or (callable(given) and not isinstance(given, type)):
+        return given
+    if isinstance(given, Mapping):
+        customers: Mapping[str, str] = given
+        return customers.get
+    raise TrackingSetupError(
+        f"batch_customers= takes a mapping from custom_id to customer, or a function, not {given!r}"
+    )
 
 
 def _checked_include_usage(value: Any) -> IncludeUsage:

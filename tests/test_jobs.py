@@ -15,7 +15,7 @@ from exchange import WAYS, Way
 from journals import line_of
 from stories import Ask, Host, hosted, make, told
 
-from cmdrdata_transport import Tracker, UsageEvent
+from cmdrdata_transport import Tracker, TrackingSetupError, UsageEvent
 from cmdrdata_transport.identity import derived_event_id, new_event_id
 from cmdrdata_transport.jobs import Jobs
 from cmdrdata_transport.providers.openai import OPENAI as OPENAI_TABLE
@@ -267,6 +267,47 @@ def test_the_results_of_a_batch_are_billed_and_its_total_is_not(way: Way, host: 
     assert {each.service_tier for each in events} == {"batch"}
     assert [(each.usage.details or {})["custom_id"] for each in events] == [f"task-{n}" for n in (1, 2, 3, 4)]
     assert [(each.outcome, each.error_code) for each in events[2:]] == [("ok", None), ("error", "invalid")]
+
+
+class Lookup(dict[str, str]):
+    """A mapping that fails for one name, as a database may."""
+
+    def get(self, key: str, default: Any = None) -> Any:
+        """What is there for the name."""
+        if key == "task-4":
+            raise ConnectionError
+        return super().get(key, default)
+
+
+@pytest.mark.parametrize(
+    "customers",
+    [
+        Lookup({"task-1": "globex", "task-3": "initech"}),
+        {"task-1": "globex", "task-3": "initech", "task-4": ""}.get,
+    ],
+    ids=["mapping", "function"],
+)
+def test_the_results_of_one_batch_may_be_of_many_customers(host: Host, customers: Any) -> None:
+    """A result is whose the application says, else the batch's starter's; where it fails to say, nobody's."""
+    tracker = host.process(batch_customers=customers)
+    make(WAYS[0], tracker, BATCH_STORY)
+    assert [each.customer_id for each in host.ledger()] == ["globex", "acme", "initech", None]
+    assert tracker.stats()["bad_attribution"] == 1
+
+
+def test_a_lookup_that_is_none_is_refused() -> None:
+    """A wrong option is an error where it is given."""
+    with pytest.raises(TrackingSetupError, match="batch_customers= takes a mapping"):
+        Tracker([], batch_customers="acme")  # type: ignore[arg-type]
+
+
+def test_tellings_that_disagree_are_counted(host: Host) -> None:
+    """The first telling of a job counts; one with other counts is a conflict that somebody should see."""
+    tracker = host.process()
+    other = replace(DONE, answer=response("completed", usage={**USAGE, "output_tokens": 8}))
+    make(WAYS[0], tracker, [START, DONE, DONE, other])
+    assert told(host.ledger()) == [("acme", "none", None), ("acme", "complete", 18)]
+    assert (tracker.stats()["duplicates"], tracker.stats()["conflicts"]) == (2, 1)
 
 
 @pytest.mark.parametrize("sinks", [["jsonl:///usage.jsonl"], ["collect"]], ids=["file", "function"])

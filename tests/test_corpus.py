@@ -1,11 +1,13 @@
 """Recorded provider traffic, read whole and cut, on both libraries: the usage that each answer states.
 
 `recorded.py` says where they are. What an answer states is not normalised there, so one step for
-each family of answers brings it to our inclusive numbers. What is not checked is listed, by reason.
+each family of answers brings it to our inclusive numbers; what the recordings leave to the answer itself,
+images, seconds and the results of batches, is counted here. Nothing is left out but whole files, by reason.
 """
 
 from __future__ import annotations
 
+import gzip
 import json
 import random
 import re
@@ -17,7 +19,7 @@ from typing import Any, Literal
 
 import pytest
 from exchange import WAYS, Exchange, Replay, Way, cut, replay
-from recorded import MISSING, are_here, recorded, records
+from recorded import MISSING, WIRE, are_here, recorded, records
 
 if not are_here():
     pytest.skip(MISSING, allow_module_level=True)
@@ -53,8 +55,16 @@ OURS = {
     "deepgram": "deepgram",
     "ollama": "openai-compatible",
     "ollama_cloud": "ollama",
+    "replicate": "replicate",
 }
 """The files of recordings that are read, and what we call their providers."""
+
+NOT_READ = {
+    "aleph_alpha": "no table has its answers; a table of one's own does",
+    "aws_sagemaker": "an endpoint is billed by the time that it is kept, and its answer states nothing",
+    "watsonx": "no table has its answers; a table of one's own does",
+}
+"""The other files, and why."""
 
 METERED = re.compile(
     r"/(chat/completions|completions|responses|responses/compact|embeddings|messages)$"
@@ -65,28 +75,75 @@ METERED = re.compile(
     r"|^ollama /api/(chat|generate|embed)$"
     r"|^cohere /v[12]/(chat|embed|rerank|generate)$"
     r"|/model/[^/]+/(converse|converse-stream|invoke|invoke-with-response-stream)$"
+    r"|^openai /v1/(images/(generations|edits)|threads/\{id\}/runs)$"
+    r"|^google_gemini /v1beta/interactions$"
+    r"|^replicate /v1/(models/\{m\}/)?predictions$"
+    r"|^huggingface /$"
+    r"|^deepgram /v1/(listen|speak)$"
+    r"|^xai /v1/stt$"
 )
 """The calls that must give an event, by provider and path."""
 
+POLLS = re.compile(r"^openai /v1/(responses/\{id\}|threads/\{id\}/runs/\{id\})$")
+"""Those that ask for what another call has started: they must give one if that is done."""
+
 STATES_NOTHING = re.compile(r"^writer /v1/completions$")
-"""Those among them that must not, since no answer of theirs states usage."""
+"""Those that must not, since no answer of theirs states usage."""
 
-NOT_CHECKED = {
-    r"/v1/(assistants|threads)": "runs of assistants are not metered yet",
-    r"/v1/images/": "the recordings do not state images, which are counted",
-    r"^deepgram ": "the recordings do not state seconds and characters, which are counted",
-    r"/v1beta/interactions$": "interactions are not metered yet",
-    r"/v1/complete$": "Anthropic's first API states no usage and is not metered",
-    r"/files/\{id\}/content$|/batches/\{id\}(/results)?$": "the results of batches are not metered yet",
-    r"/responses/\{id\}$": "a later look at an answer that was made before is not metered yet",
-    r"/cachedContents": "the storage of caches is not metered yet",
-    r"^xai /v1/stt$": "what a recording states has no seconds",
-    r"^huggingface /$": "Hugging Face's text generation is not metered yet",
-    r"/realtime/": "what is said over WebRTC or WebSocket does not pass here",
+GENERATION = "huggingface /"
+"""Text generation: its counts are in headers."""
+
+WAITS = ("usage is null", "not a finished run", "no token counts in metrics (status starting)")
+"""How the recordings say that an answer is still to come."""
+
+Verdict = Literal[
+    "counted", "counted here", "results", "refused", "broken off", "not said", "waiting", "no event"
+]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Batch:
+    """Where each result of a batch states its usage, and under what names."""
+
+    results: tuple[str, ...]
+    """Where the list of results stands; without any, each line is one."""
+    usage: tuple[str, ...]
+    taken: tuple[str, ...]
+    given: tuple[str, ...]
+
+
+BATCHES = {
+    "openai /v1/files/{id}/content": Batch(
+        results=(), usage=("response", "body", "usage"), taken=("input_tokens",), given=("output_tokens",)
+    ),
+    "anthropic /v1/messages/batches/{id}/results": Batch(
+        results=(),
+        usage=("result", "message", "usage"),
+        taken=("input_tokens", "cache_read_input_tokens", "cache_creation_input_tokens"),
+        given=("output_tokens",),
+    ),
+    "mistral /v1/batch/jobs/{id}": Batch(
+        results=("outputs",),
+        usage=("response", "body", "usage"),
+        taken=("prompt_tokens",),
+        given=("completion_tokens",),
+    ),
+    "google_gemini /v1beta/batches/{id}": Batch(
+        results=("response", "inlinedResponses", "inlinedResponses"),
+        usage=("response", "usageMetadata"),
+        taken=("promptTokenCount",),
+        given=("candidatesTokenCount", "thoughtsTokenCount"),
+    ),
 }
-"""Calls of which nothing is asserted, by provider and path, and why; every other call is checked."""
+"""Answers that hold those to many calls, by provider and path."""
 
-Verdict = Literal["counted", "refused", "broken off", "not said", "waiting", "no event"]
+COUNTED_HERE: Mapping[str, Callable[[Exchange], dict[str, Any]]] = {
+    "openai /v1/images/generations": lambda made: {"images": len(document(made)["data"])},
+    "deepgram /v1/listen": lambda made: {"audio_seconds": document(made)["metadata"]["duration"]},
+    "deepgram /v1/speak": lambda made: {"input_characters": int(header(made, "dg-char-count"))},
+    "xai /v1/stt": lambda made: {"audio_seconds": document(made)["duration"]},
+}
+"""What answers state that the recordings do not repeat, by provider and path."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,7 +160,11 @@ class Recording:
     """What must come of it: counts, or an event that says why there are none, or no event."""
     failed: bool
     """Whether an error arrived inside the stream."""
-    not_checked: str | None
+
+    @property
+    def place(self) -> str:
+        """Provider and path."""
+        return f"{self.provider} {self.endpoint}"
 
     @property
     def asked_model(self) -> str | None:
@@ -122,28 +183,49 @@ def _read(record: dict[str, Any]) -> Recording:
         stated=record["expected"],
         verdict=_verdict(record),
         failed="stream_error" in record["oracle_detail"],
-        not_checked=next((why for path, why in NOT_CHECKED.items() if re.search(path, _place(record))), None),
     )
 
 
-def _place(record: dict[str, Any]) -> str:
-    return f"{record['provider']} {record['endpoint']}"
-
-
 def _verdict(record: dict[str, Any]) -> Verdict:
-    if record["request"]["method"] != "POST" or not METERED.search(_place(record)):
-        return "no event"
-    if STATES_NOTHING.search(_place(record)):
+    place = f"{record['provider']} {record['endpoint']}"
+    if place in BATCHES:
+        return "results"
+    if POLLS.search(place):
+        return "no event" if record["expected"] is None else "counted"
+    if record["request"]["method"] != "POST" or not METERED.search(place) or STATES_NOTHING.search(place):
         return "no event"
     if record["response"]["status"] >= 400:
         return "refused"
     if record["expected"] is not None:
         return "counted"
-    if record["oracle_detail"].get("stream_error"):
+    return "counted here" if place in COUNTED_HERE else _without_usage(record)
+
+
+def _without_usage(record: dict[str, Any]) -> Verdict:
+    reason = record["expected_reason"]
+    # Of Cohere's streams that fail, the last event says so.
+    if record["oracle_detail"].get("stream_error") or reason.startswith("no tokens or billed_units"):
         return "broken off"
-    if record["expected_reason"].startswith("no tokens or billed_units"):
-        return "broken off"  # Cohere's last event says that it failed
-    return "waiting" if record["expected_reason"].startswith("usage is null") else "not said"
+    # The interaction that was recorded without usage goes on in the background.
+    if reason.startswith(WAITS) or record["endpoint"] == "/v1beta/interactions":
+        return "waiting"
+    return "not said"
+
+
+def header(exchange: Exchange, name: str) -> str:
+    """A header of the answer; empty where it has none."""
+    return next((value for each, value in exchange.headers if each.lower() == name), "")
+
+
+def content(exchange: Exchange) -> bytes:
+    """The answer's body, without its coding."""
+    packed = header(exchange, "content-encoding") == "gzip"
+    return gzip.decompress(exchange.body) if packed else exchange.body
+
+
+def document(exchange: Exchange) -> Any:
+    """The answer's JSON."""
+    return json.loads(content(exchange))
 
 
 RECORDINGS = [_read(record) for name in OURS for record in records(name)]
@@ -151,7 +233,7 @@ RECORDINGS = [_read(record) for name in OURS for record in records(name)]
 every_way = pytest.mark.parametrize("way", WAYS, ids=str)
 every_recording = pytest.mark.parametrize(
     "recording",
-    [each for each in RECORDINGS if each.not_checked is None],
+    RECORDINGS,
     ids=lambda each: f"{each.provider}-{each.id}",
 )
 
@@ -187,6 +269,9 @@ def _taken_and_given(recording: Recording, stated: Mapping[str, Any]) -> tuple[i
         case "aws_bedrock", path if path.startswith("/model/"):
             # Amazon, and whoever answers there, leave what was read from and written to a cache out.
             taken = _sum(taken, stated["cached_input_tokens"], stated["cache_write_tokens"])
+        case "google_gemini", "/v1beta/interactions":
+            taken = _sum(taken, raw["total_tool_use_tokens"])
+            given = _sum(given, stated["reasoning_tokens"])
         case "google_gemini" | "google_vertex", path if "/openai/" in path:
             # Google leaves thinking out of completion_tokens there, and has it in the total.
             given = stated["total_tokens"] - taken
@@ -248,7 +333,7 @@ def charged(recording: Recording) -> Decimal | None:
 
 def ours(recording: Recording) -> str:
     """The provider that an event must name; Hugging Face's router names the vendor in its path."""
-    if recording.provider == "huggingface":
+    if recording.provider == "huggingface" and recording.endpoint != "/":
         return f"huggingface_{recording.endpoint.split('/')[1]}"
     if recording.endpoint in ("/api/chat", "/api/generate"):
         return "ollama"
@@ -263,6 +348,9 @@ def check(recording: Recording, done: Replay) -> None:
     if recording.verdict == "no event":
         assert done.events == []
         return
+    if recording.verdict == "results":
+        check_results(recording, done.events)
+        return
     event, *others = done.events
     assert event["provider"] == ours(recording)
     assert event["status_code"] == recording.exchange.status
@@ -270,6 +358,10 @@ def check(recording: Recording, done: Replay) -> None:
         case "counted":
             check_counts(recording, done.events)
             return
+        case "counted here":
+            counts = COUNTED_HERE[recording.place](recording.exchange)
+            assert {name: event.get(name) for name in counts} == counts
+            expected = ("complete", "ok")
         case "refused":
             expected = ("none", "error")
         case "broken off":
@@ -281,6 +373,29 @@ def check(recording: Recording, done: Replay) -> None:
     assert (event["usage_status"], event["outcome"]) == expected
     assert not others
     assert not [name for name in event if name.endswith("_tokens")]
+
+
+def check_results(recording: Recording, events: list[dict[str, Any]]) -> None:
+    """Each result of a batch is an event of its own, with what it states of itself."""
+    words = BATCHES[recording.place]
+    lines = content(recording.exchange).splitlines()
+    results = pick(document(recording.exchange), words.results) if words.results else map(json.loads, lines)
+    stated = [pick(each, words.usage) for each in results]
+    assert stated
+    for event, usage in zip(events, stated, strict=True):
+        assert event["raw_usage"].items() >= usage.items()
+        assert event["input_tokens"] == sum(usage[name] for name in words.taken)
+        assert event["output_tokens"] == sum(usage[name] for name in words.given)
+        assert (event["provider"], event["service_tier"]) == (ours(recording), "batch")
+        assert (event["usage_status"], event["outcome"], event["usage_source"]) == ("complete", "ok", "body")
+        assert event["response_id"]
+
+
+def pick(value: Any, path: tuple[str, ...]) -> Any:
+    """What stands at a path; it must be there."""
+    for key in path:
+        value = value[key]
+    return value
 
 
 def check_counts(recording: Recording, events: list[dict[str, Any]]) -> None:
@@ -302,7 +417,8 @@ def check_counts(recording: Recording, events: list[dict[str, Any]]) -> None:
     cost = events[0].get("provider_cost")
     assert (None if cost is None else Decimal(cost)) == charged(recording)
     outcome = "error" if recording.failed else "ok"
-    source = "header" if "headers" in stated["raw_usage"] else "body"
+    by_header = "headers" in stated["raw_usage"] or recording.place == GENERATION
+    source = "header" if by_header else "body"
     for event in events:
         assert (event["usage_status"], event["outcome"], event["usage_source"]) == (
             "complete",
@@ -314,6 +430,9 @@ def check_counts(recording: Recording, events: list[dict[str, Any]]) -> None:
     raw = {**stated["raw_usage"].get("headers", stated["raw_usage"])}
     if ours(recording) == "ollama" and recording.endpoint.startswith("/api/"):
         raw = {name: count for name, count in raw.items() if name.endswith("_count")}
+    if recording.place == GENERATION:
+        raw.pop("generated_tokens")  # the body says it, too
+        raw = {name: str(count) for name, count in raw.items()}
     raw.pop("tokenCounts", None)  # the recordings' name for what stands in a list
     if "iterations" in raw:
         raw["iterations"] = [each for each in raw["iterations"] if each["type"] != "advisor_message"]
@@ -340,19 +459,25 @@ def test_cut(recording: Recording, way: Way) -> None:
 
 
 def test_what_is_checked_and_what_is_not(record_property: Callable[[str, object], None]) -> None:
-    """Nothing is left out but for a reason that is named, and no reason is named in vain."""
-    checked = [each for each in RECORDINGS if each.not_checked is None]
-    left_out = Counter(each.not_checked for each in RECORDINGS if each.not_checked is not None)
-    endpoints = Counter((each.provider, each.endpoint) for each in checked)
-    verdicts = Counter(each.verdict for each in checked)
+    """Nothing is left out but files that are named with a reason, and no file is named in vain."""
+    left_out = {name: len(list(records(name))) for name in NOT_READ}
+    every = len(RECORDINGS) + sum(left_out.values())
+    endpoints = Counter(
+        (each.provider, each.exchange.method, each.endpoint, each.verdict) for each in RECORDINGS
+    )
+    verdicts = Counter(each.verdict for each in RECORDINGS)
     lines = [
-        f"{len(checked)} of {len(RECORDINGS)} recordings checked, each whole and cut, {len(WAYS)} ways:",
-        *(f"{count:6}  {provider}  {endpoint}" for (provider, endpoint), count in sorted(endpoints.items())),
+        f"{len(RECORDINGS)} of {every} recordings checked, each whole and cut, {len(WAYS)} ways:",
+        *(
+            f"{count:6}  {' '.join(place)}: {verdict}"
+            for (*place, verdict), count in sorted(endpoints.items())
+        ),
         "of these " + ", ".join(f"{count} {verdict}" for verdict, count in verdicts.most_common()),
-        f"{left_out.total()} not checked:",
-        *(f"{count:6}  {why}" for why, count in left_out.most_common()),
+        f"{sum(left_out.values())} not checked:",
+        *(f"{count:6}  {name}: {NOT_READ[name]}" for name, count in left_out.items()),
     ]
     record_property("says", "\n".join(lines))
-    assert set(left_out) == set(NOT_CHECKED.values())
-    assert [each for each in checked if each.stated is not None and each.verdict != "counted"] == []
+    assert {*OURS, *NOT_READ} == {file.stem for file in WIRE.glob("*.jsonl")}
+    assert [each for each in RECORDINGS if each.stated is not None and each.verdict != "counted"] == []
     assert verdicts["counted"] > 100
+    assert set(COUNTED_HERE) | set(BATCHES) <= {each.place for each in RECORDINGS}

@@ -24,6 +24,7 @@ import cmdrdata_transport
 from cmdrdata_transport import UsageEvent, configure, default_tracker, uninstrument
 from cmdrdata_transport import tracker as tracker_module
 from cmdrdata_transport.counters import WARNINGS
+from cmdrdata_transport.demo.calls import EVERY_SDK
 from cmdrdata_transport.demo.loopback import Answer, Call, Loopback
 from cmdrdata_transport.demo.provider import Provider
 from cmdrdata_transport.ledger import Ledger
@@ -404,6 +405,16 @@ def test_the_event_that_is_shown() -> None:
     assert event.to_dict() == json.loads(shown)
     usage = event.usage
     assert (usage.input_tokens or 0) + (usage.output_tokens or 0) == usage.total_tokens
+
+
+def test_every_call_that_leaves_elsewhere_is_named() -> None:
+    """An SDK that sends a call later than it is made, or from another thread, is in the table of those."""
+    table = README.partition("### Calls whose request leaves in another context")[2].partition("\n## ")[0]
+    elsewhere = {
+        sdk.sdk or sdk.name for sdk in EVERY_SDK for call in sdk.calls if call.later or call.elsewhere
+    }
+    assert elsewhere
+    assert [name for name in elsewhere if name.removesuffix("-sdk") not in table] == []
 
 
 def test_every_recipe_is_there() -> None:

@@ -203,6 +203,12 @@ UNMETERED: tuple[Unmetered, ...] = (
         instead=_COUNTS,
         example="POST https://bedrock-runtime.us-east-1.amazonaws.com/guardrail/g/version/1/apply",
     ),
+    Unmetered(
+        provider="aws",
+        what="SageMaker's endpoints",
+        why=RENT,
+        example="POST https://runtime.sagemaker.us-east-1.amazonaws.com/endpoints/e/invocations",
+    ),
     # Cohere
     Unmetered(
         provider="cohere",
@@ -244,6 +250,12 @@ UNMETERED: tuple[Unmetered, ...] = (
         what="fine-tuning",
         why=JOB,
         example="POST https://api.together.ai/v1/fine-tunes",
+    ),
+    Unmetered(
+        provider="replicate",
+        what="predictions that nobody asks for again: `replicate.stream`, at times `replicate.run`",
+        why="they give the output before anything says how long it took",
+        instead="`replicate.predictions.get(id)` when it is done, or `record_response` in your webhook",
     ),
     Unmetered(
         provider="perplexity",

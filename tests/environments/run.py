@@ -37,6 +37,7 @@ PROVEN = (
     "tests/environments/test_shown.py",
     "tests/environments/test_clients_of_sdks.py",
     "tests/environments/test_places_of_sdks.py",
+    "tests/environments/test_elsewhere.py",
     "tests/test_sdk_fields.py",
 )
 """Every call of every SDK that is installed, in every way of tracking it; the clients made for each, and
@@ -123,7 +124,7 @@ ENVIRONMENTS = (
     Environment(
         name="sdks",
         why="every SDK that we know, the newest of each, on httpx, httpx2 and aiohttp side by side",
-        requirements=(*CURRENT.split(), *OTHERS.split(), "pytest"),
+        requirements=(*CURRENT.split(), *OTHERS.split(), "boto3", "pytest"),
         sdks=f"{CURRENT} {OTHERS}",
         tests=PROVEN,
     ),

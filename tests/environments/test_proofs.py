@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import os
+from dataclasses import replace
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from cmdrdata_transport import customer_context, tracking_headers
+from cmdrdata_transport import Tracker, customer_context, instrument, tracking_headers, uninstrument
 from cmdrdata_transport.demo.calls import (
     EVERY_SDK,
     CalledSdk,
@@ -28,6 +29,7 @@ from cmdrdata_transport.demo.loopback import Loopback
 from cmdrdata_transport.demo.provider import Provider, Stated
 from cmdrdata_transport.doctor import installed_sdks, prove
 from cmdrdata_transport.event import UNITS
+from cmdrdata_transport.providers import PROVIDERS
 from cmdrdata_transport.testing import capture_usage
 
 if TYPE_CHECKING:
@@ -70,6 +72,7 @@ def metered(
 ) -> tuple[list[UsageEvent], Provider]:
     """What is recorded, and the provider, when the SDK's client is used so."""
     provider = Provider(seed=7, refusals=0.3)
+    tables = [replace(each, hosts=("127.0.0.1",)) for each in PROVIDERS if each.id == sdk.provider]
     tracking["provider"] = sdk.provider
 
     async def run(url: str) -> None:
@@ -81,7 +84,12 @@ def metered(
                 await use(client)
 
     with Loopback(provider) as server, capture_usage() as events:
-        asyncio.run(run(server.url))
+        if way == "instrument":
+            instrument(tracker=Tracker(providers=tables))
+        try:
+            asyncio.run(run(server.url))
+        finally:
+            uninstrument()
     return events, provider
 
 

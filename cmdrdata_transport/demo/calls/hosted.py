@@ -61,7 +61,10 @@ def _track_module(_: Any, **tracking: Any) -> None:
 
 
 def _untrack_module(_: Any) -> None:
-    untrack(importlib.import_module("huggingface_hub"))
+    """The client that all share goes too, or the next would find one made before."""
+    hub = importlib.import_module("huggingface_hub")
+    untrack(hub)
+    hub.close_session()
 
 
 _SCOUT = "meta-llama/Llama-4-Scout-17B-16E-Instruct"
@@ -73,7 +76,7 @@ HUGGINGFACE = CalledSdk(
     connect=_huggingface,
     connect_async=_async_huggingface,
     at="/huggingface/v1",
-    ways=("track",),
+    ways=("track", "instrument"),
     track=_track_module,
     untrack=_untrack_module,
     calls=(

@@ -57,7 +57,7 @@ REPLICATE = CalledSdk(
     connect=_replicate,
     connect_async=_replicate,
     at="/replicate",
-    ways=("track",),
+    ways=("track", "instrument"),
     opened=lambda client: (client._client, client._async_client),  # noqa: SLF001 - it can't be closed
     calls=(
         SdkCall(name="predictions, polled", make=_polled, make_async=_polled_async),
@@ -87,7 +87,7 @@ ASSEMBLYAI = CalledSdk(
     connect=lambda module, url, _: module.Client(settings=_settings(module, url)),
     connect_async=lambda module, url, _: module.AsyncClient(settings=_settings(module, url)),
     at="/assemblyai",
-    ways=("track",),
+    ways=("track", "instrument"),
     opened=lambda client: (client.http_client,),
     calls=(SdkCall(name="transcribe", make=_transcribe, make_async=_transcribe_async),),
 )

@@ -19,7 +19,7 @@ OLLAMA = CalledSdk(
     connect=lambda module, url, _: module.Client(host=url, **LOOPBACK),
     connect_async=lambda module, url, _: module.AsyncClient(host=url, **LOOPBACK),
     at="/ollama",
-    ways=("track",),
+    ways=("track", "instrument"),
     calls=(
         SdkCall(name="chat", make=_call("chat", messages=MESSAGES)),
         SdkCall(

@@ -33,7 +33,8 @@ Make = Callable[[Any, Headers], Any]
 Connect = Callable[[Any, str, Any], Any]
 """(the imported module, the server's URL, an HTTP client or None for the SDK's own) -> its object."""
 
-Way = Literal["given client", "track"]
+Way = Literal["given client", "track", "instrument"]
+"""The SDK is given a tracked client; its own object is tracked; or nothing, while `instrument()` is on."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,7 +74,7 @@ class CalledSdk:
     calls: tuple[SdkCall, ...]
     at: str = ""
     sdk: str = ""
-    ways: tuple[Way, ...] = ("given client", "track")
+    ways: tuple[Way, ...] = ("given client", "track", "instrument")
     track: Callable[..., Any] = track
     untrack: Callable[[Any], Any] = untrack
     opened: Callable[[Any], tuple[Any, ...]] = lambda client: (client,)
@@ -94,12 +95,14 @@ def connected(sdk: CalledSdk, url: str, *, way: Way | None = None, **tracking: A
     `tracking`: the options of `tracked_http_client` and `track`.
     """
     module = importlib.import_module(sdk.module)
-    if (way or sdk.ways[0]) == "given client":
+    way = way or sdk.ways[0]
+    if way == "given client":
         with tracked_http_client(sdk.sdk or sdk.name, **LOOPBACK, **tracking) as http:
             yield sdk.connect(module, url + sdk.at, http)
         return
     client = sdk.connect(module, url + sdk.at, None)
-    sdk.track(client, **tracking)
+    if way == "track":
+        sdk.track(client, **tracking)
     try:
         yield client
     finally:
@@ -115,12 +118,14 @@ async def connected_async(
 ) -> AsyncGenerator[Any]:
     """The same, async."""
     module = importlib.import_module(sdk.module)
-    if (way or sdk.ways[0]) == "given client":
+    way = way or sdk.ways[0]
+    if way == "given client":
         async with tracked_async_http_client(sdk.sdk or sdk.name, **LOOPBACK, **tracking) as http:
             yield sdk.connect_async(module, url + sdk.at, http)
         return
     client = sdk.connect_async(module, url + sdk.at, None)
-    sdk.track(client, **tracking)
+    if way == "track":
+        sdk.track(client, **tracking)
     try:
         yield client
     finally:

@@ -6,9 +6,13 @@ the client's transports are wrapped at its first call, whatever a subclass did t
 Both are replaced on the library's own classes, which stay the classes that they are. A library that is
 imported later is met by an import hook; none is imported for this.
 
-Knows no SDK, and nothing of how a client is wrapped (`wrap`). Only hosts that a provider's table claims
-are metered: a process has more HTTP clients than those that cost.
+Only hosts that a provider's table claims are metered: a process has more HTTP clients than those that cost.
+
+Knows nothing of how a client is wrapped (`wrap`), and of SDKs only that google-genai asks itself at each
+async call whether to go round its HTTP client, through aiohttp: for a client made since, it does not.
 """
+
+# ruff: noqa: SLF001 - google-genai has no public way to its HTTP clients
 
 from __future__ import annotations
 
@@ -27,10 +31,13 @@ from typing import Any, Literal
 from weakref import WeakSet
 
 from cmdrdata_transport.errors import TrackingSetupError
+from cmdrdata_transport.places import google_may_stay
 from cmdrdata_transport.tracker import BindingSettings, Tracker, default_tracker
 from cmdrdata_transport.wrap import Options, libraries, unwatch, watch
 
 LIBRARIES = ("httpx", "httpx2")
+
+GOOGLE = "google.genai._api_client"
 
 
 def instrument(
@@ -50,8 +57,8 @@ def instrument(
     Only calls to hosts that a provider's table claims are metered (yours too: `Tracker(providers=...)`).
 
     A client from `tracked_http_client`, a tracked object and a `TrackedTransport` keep their own
-    settings, and no call counts twice. Calls that leave by another way are not seen, as they are not by
-    `track`; google-genai's async calls with aiohttp installed need `track(client)`.
+    settings, and no call counts twice. google-genai's async calls leave aiohttp, if that is installed, for
+    httpx or httpx2; other calls that leave by another way are not seen, as they are not by `track`.
 
     `tracker`: where events go; None is the default one. `customer_id`, `metadata`, `include_usage`: as
     in `tracked_http_client`. Again with the same options changes nothing.
@@ -120,6 +127,9 @@ class _Instrumented:
     def patch(self) -> None:
         """Patch the clients of the libraries that are loaded; those that are patched stay so."""
         done = {kind for kind, *_ in self.patched}
+        google = getattr(sys.modules.get(GOOGLE), "BaseApiClient", None)
+        if google is not None and google not in done and "_use_aiohttp" in vars(google):
+            self._replace(google, "_use_aiohttp", self._staying)
         for library in libraries():
             for kind in (library.Client, library.AsyncClient):
                 if kind not in done:
@@ -170,6 +180,17 @@ class _Instrumented:
 
         return _transport_for_url
 
+    def _staying(self, asked: Any) -> Any:
+        @functools.wraps(asked)
+        def _use_aiohttp(api: Any) -> bool:
+            answer = bool(asked(api))
+            with suppress(Exception):  # its client is yet to be made, or it is of another release
+                if answer and self.on and api._async_httpx_client in self.made and google_may_stay(api):
+                    return False
+            return answer
+
+        return _use_aiohttp
+
     def _count(self, error: Exception) -> None:
         with suppress(Exception):
             tracker = self.options["tracker"] or default_tracker()
@@ -177,7 +198,7 @@ class _Instrumented:
 
 
 class _Arrivals(MetaPathFinder):
-    """Tells when one of the libraries has been imported. Whatever finds modules here finds it still."""
+    """Tells when a module that matters has been imported. Whatever finds modules here finds it still."""
 
     def __init__(self, arrived: Callable[[], None]) -> None:
         self._arrived = arrived
@@ -186,7 +207,7 @@ class _Arrivals(MetaPathFinder):
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
         """The spec that another finder gives, with a loader that tells."""
-        if fullname not in LIBRARIES:
+        if fullname not in LIBRARIES and fullname != GOOGLE:
             return None
         for finder in list(sys.meta_path):
             if finder is not self and (find := getattr(finder, "find_spec", None)) is not None:

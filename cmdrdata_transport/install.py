@@ -67,7 +67,7 @@ def track(
         if isinstance(obj, ModuleType):
             _track_module(obj, options)
         else:
-            _track(_found(obj), options)
+            _track(obj, options)
     return obj
 
 
@@ -85,11 +85,12 @@ def untrack(obj: T) -> T:
     return obj
 
 
-def _track(parts: list[Part], options: Options) -> None:
-    for part in parts:
+def _track(obj: object, options: Options) -> None:
+    for part in _found(obj):
         if part.place is not None:
             part.place.check(part.holder)
             part.place.ready(part.holder)
+    parts = _found(obj)  # with what has been made meanwhile
     clients = [client for part in parts for client in part.clients]
     for client in clients:
         check(client, options)
@@ -111,7 +112,7 @@ def _untrack(parts: list[Part]) -> None:
 def _track_module(module: ModuleType, options: Options) -> None:
     row = module_row(module)
     if row.uses:
-        _track(_found(getattr(module, row.uses)), options)
+        _track(getattr(module, row.uses), options)
     else:
         row.enter(module, options)
 

@@ -44,8 +44,8 @@ def module_row(module: ModuleType) -> Module:
     if row is None:
         raise TrackingSetupError(
             f"the module {module.__name__} has no HTTP client behind its functions that we know (those of "
-            f"{', '.join(MODULES)} have); give the SDK's object (track(OpenAI()), say), or meter every "
-            "client of this process with instrument()"
+            f"{', '.join(MODULES)} have); give the SDK's object (track(OpenAI()), say), or type "
+            "instrument() before the module is imported, which meters every client of this process"
         )
     return row
 

@@ -51,7 +51,7 @@ class Place:
         for path in self.paths:
             value: object = obj
             for name in path.split("."):
-                value = attributes(value).get(name)
+                value = (value if type(value) is dict else attributes(value)).get(name)
             if value is not None:
                 yield value
 
@@ -149,6 +149,12 @@ def _no() -> bool:
     return False
 
 
+def google_may_stay(api: Any) -> bool:
+    """Whether a `BaseApiClient` can send its async calls through its httpx client instead of aiohttp."""
+    given = getattr(api._http_options, "aiohttp_client", None)
+    return given is None and not _says(api, "_use_google_auth_async")
+
+
 def _says(obj: Any, question: str) -> bool:
     """The answer of a method that not every release has."""
     return bool(getattr(obj, question, _no)())
@@ -173,6 +179,26 @@ def _huggingface_makes_its_client(sdk: Any) -> None:
         http = importlib.import_module("huggingface_hub.utils._http")
         sdk._async_client = http.get_async_session()
         sdk.exit_stack.push_async_callback(sdk._async_client.aclose)
+
+
+def _langchain_makes_its_clients(model: Any) -> None:
+    """A `ChatAnthropic` makes each of its SDK's objects when it is first asked for."""
+    for name in ("_client", "_async_client"):
+        getattr(model, name)
+
+
+def _llama_index_keeps_its_clients(model: Any) -> None:
+    if not model.reuse_client:
+        raise TrackingSetupError(
+            f"this {type(model).__name__} of LlamaIndex makes a client for each call (reuse_client=False): "
+            "leave reuse_client=True, or meter every client of this process with instrument()"
+        )
+
+
+def _llama_index_makes_its_clients(model: Any) -> None:
+    """LlamaIndex' models make each of the SDK's objects at their first call."""
+    model._get_client()
+    model._get_aclient()
 
 
 def _huggingface_has_one_session(_: Any) -> None:
@@ -210,5 +236,16 @@ PLACES = (
     Place(
         classes=frozenset({"huggingface_hub.InferenceClient"}), paths=(), check=_huggingface_has_one_session
     ),
+    Place(
+        classes=frozenset({"langchain_anthropic.ChatAnthropic"}),
+        paths=("_client", "_async_client"),
+        ready=_langchain_makes_its_clients,
+    ),
+    Place(
+        classes=frozenset({"llama_index.OpenAI", "llama_index.OpenAIEmbedding"}),
+        paths=("__pydantic_private__._client", "__pydantic_private__._aclient"),
+        check=_llama_index_keeps_its_clients,
+        ready=_llama_index_makes_its_clients,
+    ),
 )
-"""The SDKs we know, by what their releases of November 2026 and before do."""
+"""The SDKs and frameworks we know, by what their releases of November 2026 and before do."""

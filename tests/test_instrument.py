@@ -20,6 +20,7 @@ import httpx2
 import openai
 import pytest
 from client_facts import is_tracked
+from google import genai
 
 import cmdrdata_transport.httpx
 import cmdrdata_transport.httpx2
@@ -297,6 +298,25 @@ def test_every_call_of_an_sdk_is_metered_through_its_own_client(
         for event, stated in zip(events, provider.stated, strict=True)
     ] == [dict(stated.units) for stated in provider.stated]
     assert {event.provider for event in events} == {sdk.provider}
+
+
+@pytest.mark.parametrize("explicit", [False, True], ids=["by itself", "asked for"])
+def test_google_stays_with_httpx_unless_it_is_told_otherwise(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, explicit: bool
+) -> None:
+    """Where aiohttp is installed google-genai's async calls would pass us by; they do not."""
+    monkeypatch.setattr("google.genai._api_client.has_aiohttp", True)
+    before = genai.Client(api_key="k")
+    instrument(tracker=here("google", tmp_path))
+    client = genai.Client(api_key="k")
+    if explicit:
+        api: Any = client._api_client
+        api._http_options = api._http_options.model_copy(update={"aiohttp_client": object()})
+
+    assert client._api_client._use_aiohttp() is explicit
+    assert before._api_client._use_aiohttp()
+    uninstrument()
+    assert client._api_client._use_aiohttp()
 
 
 @pytest.mark.parametrize(

@@ -197,7 +197,7 @@ def test_copies_of_a_tracked_client_are_tracked_and_may_have_another_customer(
     [
         (object(), r"no HTTP client of httpx or httpx2 was found in a object"),
         (openai.OpenAI, r"was found in the class OpenAI; give the SDK's object"),
-        (anthropic, r"the module anthropic has no HTTP client behind its functions.*instrument\(\)"),
+        (anthropic, r"the module anthropic has no HTTP client behind its functions.*instrument\(\) before"),
         (None, r"was found in a NoneType"),
         (httpx.HTTPTransport(), r"was found in a HTTPTransport"),
     ],

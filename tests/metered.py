@@ -73,6 +73,8 @@ class Row:
     provider: str
     api: str
     operation: str
+    batch: bool
+    """Whether it holds the answers to many calls."""
     framing: str
     fixtures: int
     recordings: int
@@ -123,6 +125,7 @@ def rows() -> Iterator[Row]:
                 provider=provider,
                 api=shape.api,
                 operation=_operations(shape),
+                batch=shape.results is not None,
                 framing=method if method == BY_HAND else ", ".join(sorted(framings[proof] or usual[:1])),
                 fixtures=written[proof],
                 recordings=counted.get(proof, 0),
@@ -166,7 +169,8 @@ def short() -> str:
     for row in rows():
         # The router of Hugging Face has a table for each of its partners.
         name = row.provider.partition("_")[0]
-        operations.setdefault(name, {}).update(dict.fromkeys(row.operation.split(", ")))
+        listed = operations.setdefault(name, {})
+        listed.update(dict.fromkeys(["batches"] if row.batch else [row.operation]))
     return _table(("provider", "metered"), ((name, ", ".join(each)) for name, each in operations.items()))
 
 

@@ -116,6 +116,16 @@ def test_a_shape_that_we_know_can_be_named(tmp_path: Path) -> None:
     )
 
 
+def test_a_shape_is_that_of_whoever_made_it(tmp_path: Path) -> None:
+    """Of a shape that others speak with less in it the first table's is meant: OpenAI's images, with tokens."""
+    text = TOML.replace('shape = "openai.chat_completions"', 'shape = "openai.images"')
+    answer = httpx.Response(
+        200, json={"data": [{"url": "x"}], "usage": {"input_tokens": 5, "output_tokens": 70}}
+    )
+    event = call(tracker_of(tmp_path, text), "https://llm.acme.example/v1/chat/completions", answer)
+    assert (event["images"], event["total_tokens"]) == (1, 75)
+
+
 def test_the_environment_names_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """`CMDRDATA_PROVIDERS` adds the tables of a TOML file."""
     (tmp_path / "own.toml").write_text(TOML, "utf-8")

@@ -112,12 +112,12 @@ def from_toml(document: Mapping[str, Any], where: str, known: Iterable[Provider]
     Raises:
         TrackingSetupError: the first thing that is wrong, and its place.
     """
-    shapes = {
-        endpoint.shape.api: endpoint.shape
-        for table in known
-        for endpoint in table.endpoints
-        if endpoint.shape is not None
-    }
+    shapes: dict[str, Shape] = {}
+    for each in known:
+        for endpoint in each.endpoints:
+            if endpoint.shape is not None:
+                # Whoever speaks a shape first made it; others leave things out.
+                shapes.setdefault(endpoint.shape.api, endpoint.shape)
     _only(document, {"provider"}, where)
     found: dict[str, Provider] = {}
     for number, table in enumerate(_tables(document.get("provider"), f"{where}: provider")):

@@ -6,16 +6,24 @@ and recorded traffic. In chat, reasoning and citations are outside `completion_t
 it. In responses both are within the output, and the cache within the input. A chat's stream repeats a
 running usage in every event, with a cost of zero until the last: the newest one is the answer's.
 
-Not metered: a search is priced by the call and states nothing; what a later poll tells of an
-asynchronous chat.
+An asynchronous chat has its answer within itself, when it is done; the results of a batch are responses.
+
+Not metered: a search is priced by the call and states nothing.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
 
-from cmdrdata_transport.providers.openai import CHAT, EMBEDDINGS, RESPONSES
-from cmdrdata_transport.providers.table import Endpoint, Path, Provider, Tree
+from cmdrdata_transport.providers.openai import (
+    BATCH_RESULTS,
+    BATCHES,
+    CHAT,
+    DECISIONS,
+    EMBEDDINGS,
+    RESPONSES,
+)
+from cmdrdata_transport.providers.table import Endpoint, Job, Path, Provider, Results, Tree
 
 _COST: dict[Path, str] = {("cost", "total_cost"): "1"}
 
@@ -38,22 +46,55 @@ _RESPONSES_UNITS: Tree = {
     "tool_calls_details": {"search_web": {"invocation": "web_searches"}},
 }
 
+_CHAT = replace(
+    CHAT,
+    units=_CHAT_UNITS,
+    needs={"output_tokens": frozenset({"completion_tokens"})},
+    cost=_COST,
+    details={"search_context_size": (("usage", "search_context_size"),)},
+)
+
+_RESPONSES = replace(RESPONSES, units=_RESPONSES_UNITS, cost=_COST)
+
+ASYNC_CHAT = replace(
+    _CHAT,
+    api="perplexity.async_chat",
+    usage=(("response", "usage"),),
+    error=(("error_message",),),
+    finish_reason=(("response", "choices", 0, "finish_reason"), ("status",)),
+    details={"search_context_size": (("response", "usage", "search_context_size"),)},
+    request_model=(("request", "model"),),
+    pending={("status",): frozenset({"CREATED", "IN_PROGRESS"})},
+    job=Job(),
+    looks={},
+    stream=None,
+)
+
+_LINES = Results(
+    shapes=(_RESPONSES,),
+    answer=(("response", "body"),),
+    id=(("response", "body", "id"), ("id",)),
+)
+
 PERPLEXITY = Provider(
     id="perplexity",
     hosts=("api.perplexity.ai",),
     endpoints=(
-        Endpoint(path=r"/async/chat/completions$", shape=None),
+        Endpoint(path=r"/async/chat/completions$", shape=ASYNC_CHAT),
+        Endpoint(path=r"/async/chat/completions/[^/]+$", method="GET", shape=ASYNC_CHAT, poll=True),
+        Endpoint(path=r"/chat/completions$", shape=_CHAT),
+        Endpoint(path=r"/responses$", shape=_RESPONSES),
+        Endpoint(path=r"/responses/[^/]+$", method="GET", shape=_RESPONSES, poll=True),
+        Endpoint(path=r"/responses/[^/]+/cancel$", shape=_RESPONSES, poll=True),
+        Endpoint(path=r"/decisions$", shape=DECISIONS),
+        Endpoint(path=r"/batches$", shape=BATCHES),
+        Endpoint(path=r"/batches/[^/]+$", method="GET", shape=BATCHES, poll=True),
         Endpoint(
-            path=r"/chat/completions$",
-            shape=replace(
-                CHAT,
-                units=_CHAT_UNITS,
-                needs={"output_tokens": frozenset({"completion_tokens"})},
-                cost=_COST,
-                details={"search_context_size": (("usage", "search_context_size"),)},
-            ),
+            path=r"/files/(?P<job>[^/]+)/content$",
+            method="GET",
+            shape=replace(BATCH_RESULTS, results=_LINES),
+            poll=True,
         ),
-        Endpoint(path=r"/responses$", shape=replace(RESPONSES, units=_RESPONSES_UNITS, cost=_COST)),
         Endpoint(path=r"/(contextualized)?embeddings$", shape=replace(EMBEDDINGS, cost=_COST)),
     ),
 )

@@ -6,7 +6,9 @@ xai-sdk (`proto/v6/usage.proto`; the worth of a tick: `cost.py`). In chat, reaso
 is what was charged, tools and cache included; for images it is all that the usage object has, and known
 from its types alone. A transcript states its seconds.
 
-Not metered: videos.
+A deferred answer, a video and a batch are asked for by the name that the call which started them gave; no
+answer repeats it. Of videos a pending answer is recorded and the rest is known from the documentation of xAI
+(`/v1/videos`, `/v1/batches/{id}/results`, `/v1/chat/deferred-completion`).
 """
 
 from __future__ import annotations
@@ -21,13 +23,32 @@ from cmdrdata_transport.providers.openai import (
     RESPONSES,
     RESPONSES_UNITS,
 )
-from cmdrdata_transport.providers.table import BY_HAND, Apart, Endpoint, Length, Path, Provider, Shape, Tree
+from cmdrdata_transport.providers.table import (
+    BY_HAND,
+    Apart,
+    Endpoint,
+    Job,
+    Length,
+    Path,
+    Paths,
+    Provider,
+    Results,
+    Shape,
+    Tree,
+)
 
 _COST: dict[Path, str] = {("cost_in_usd_ticks",): "1e-10"}
 
 _TOOLS: Tree = {"server_side_tool_usage_details": {"web_search_calls": "web_searches"}}
 
 _CHAT = replace(CHAT, units={**CHAT_UNITS, **_TOOLS}, apart=Apart(), cost=_COST)
+
+# Where the call that starts something names it. What tells of it later does not: its path does.
+_NAME: Paths = (("request_id",),)
+
+_STARTED: dict[Path, frozenset[str]] = {("request_id",): frozenset()}
+
+DEFERRED = replace(_CHAT, job=Job(id=_NAME), stream=None)
 
 IMAGES = Shape(
     api="openai.images",
@@ -39,6 +60,46 @@ IMAGES = Shape(
     cost=_COST,
     response_id=(),
     request_details={name: ((name,),) for name in ("aspect_ratio", "resolution")},
+)
+
+VIDEOS = Shape(
+    api="xai.videos",
+    operation="video",
+    usage=(("usage",),),
+    units={"cost_in_usd_ticks": ()},
+    lists={("video",): {"duration": "video_seconds"}},
+    cost=_COST,
+    response_id=_NAME,
+    finish_reason=(("status",),),
+    pending={("status",): frozenset({"pending"}), **_STARTED},
+    free={("status",): frozenset({"failed", "expired"})},
+    job=Job(),
+    request_details={
+        "seconds": (("duration",),),
+        "resolution": (("resolution",),),
+        "aspect_ratio": (("aspect_ratio",),),
+    },
+)
+
+BATCHES = Shape(
+    api="xai.batches",
+    operation="chat",
+    usage=(),
+    units={},
+    job=Job(id=(("batch_id",),)),
+)
+
+BATCH_RESULTS = replace(
+    BATCHES,
+    job=None,
+    results=Results(
+        shapes=(_CHAT,),
+        at=(("results",),),
+        answer=(("batch_result", "response", "chat_get_completion"),),
+        id=(("batch_result", "response", "chat_get_completion", "id"),),
+        custom_id=(("batch_request_id",),),
+        error=(("batch_result", "error"), ("error",), ("error_message",)),
+    ),
 )
 
 TRANSCRIPTION = Shape(
@@ -74,13 +135,21 @@ XAI = Provider(
     id="x-ai",
     hosts=("api.x.ai", "*.api.x.ai"),
     endpoints=(
-        Endpoint(path=r"/chat/completions$", shape=_CHAT),
+        Endpoint(
+            path=r"/chat/completions$",
+            shape=replace(_CHAT, job=Job(when=_STARTED, id=_NAME), pending=_STARTED),
+        ),
+        Endpoint(path=r"/chat/deferred-completion/(?P<job>[^/]+)$", method="GET", shape=DEFERRED, poll=True),
         Endpoint(
             path=r"/responses$", shape=replace(RESPONSES, units={**RESPONSES_UNITS, **_TOOLS}, cost=_COST)
         ),
         Endpoint(path=r"/embeddings$", shape=EMBEDDINGS),
         Endpoint(path=r"/stt$", shape=TRANSCRIPTION),
         Endpoint(path=r"/images/(generations|edits)$", shape=IMAGES),
+        Endpoint(path=r"/videos/(generations|edits|extensions)$", shape=VIDEOS),
+        Endpoint(path=r"/videos/(?P<job>[^/]+)$", method="GET", shape=VIDEOS, poll=True),
+        Endpoint(path=r"/batches$", shape=BATCHES),
+        Endpoint(path=r"/batches/(?P<job>[^/]+)/results$", method="GET", shape=BATCH_RESULTS, poll=True),
         Endpoint(path=r"/completions$", shape=replace(COMPLETIONS, apart=Apart(), cost=_COST)),
         Endpoint(path=r"/xai_api\.Chat/GetCompletion$", method=BY_HAND, shape=GRPC),
     ),

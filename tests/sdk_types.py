@@ -24,7 +24,8 @@ USAGE = re.compile("Usage|Tokens?Details|Tokens?Count|Billed")
 
 COUNT = re.compile(
     r"(^|_)(tokens|tokens?_count|char(acter)?s(_count)?|char(acter)?_count|seconds|secs?|duration(_ms|_seconds|_secs?)?"
-    r"|credits?|costs?|billed|billable|pixels|pages(_processed)?|units|searches|queries|invocations?|ticks)$"
+    r"|minutes|hours|credits?|costs?|billed|billable|pixels|pages(_processed)?|units|searches|queries"
+    r"|invocations?|ticks)$"
     r"|^(cost|credits?|billed|billable)_"
 )
 """Of any class, a number or a text so named."""

@@ -98,7 +98,8 @@ def fixtures() -> Iterator[tuple[Proof, str]]:
             if event.get("usage_status") == "complete":
                 found.add(proof_of(event))
         for proof in found:
-            yield proof, FRAMINGS.get(kind.partition(";")[0], kind)
+            lines = proof.operation == BATCH and not kind.startswith("application/json")
+            yield proof, "JSON lines" if lines else FRAMINGS.get(kind.partition(";")[0], kind)
 
 
 def rows() -> Iterator[Row]:

@@ -117,7 +117,7 @@ def test_a_shape_that_we_know_can_be_named(tmp_path: Path) -> None:
 
 
 def test_a_shape_is_that_of_whoever_made_it(tmp_path: Path) -> None:
-    """Of a shape that others speak with less in it the first table's is meant: OpenAI's images, with tokens."""
+    """Of a shape that others speak with less in it the first table's is meant: images have tokens."""
     text = TOML.replace('shape = "openai.chat_completions"', 'shape = "openai.images"')
     answer = httpx.Response(
         200, json={"data": [{"url": "x"}], "usage": {"input_tokens": 5, "output_tokens": 70}}

@@ -101,6 +101,12 @@ UNMETERED: tuple[Unmetered, ...] = (
     ),
     Unmetered(
         provider="openai",
+        what="moderation",
+        why=FREE,
+        example="POST https://api.openai.com/v1/moderations",
+    ),
+    Unmetered(
+        provider="openai",
         what="counting a request's tokens",
         why=FREE,
         example="POST https://api.openai.com/v1/responses/input_tokens",

@@ -13,7 +13,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from time import monotonic
 
 from cmdrdata_transport import forks
@@ -53,10 +53,16 @@ WARNINGS: dict[str, str] = {
 }
 
 
+def _nowhere(_: Mapping[str, int]) -> None:
+    pass
+
+
 class Counters:
     """The counts of one tracker. Safe in any thread and in a finaliser; a forked child starts at zero."""
 
     def __init__(self, clock: Callable[[], float] = monotonic) -> None:
+        self.keep: Callable[[Mapping[str, int]], None] = _nowhere
+        """Called by `settle` with all counts."""
         self._clock = clock
         self._arrived: deque[tuple[str, str, int]] = deque()
         self._totals: Counter[str] = Counter()
@@ -82,6 +88,7 @@ class Counters:
         try:
             self._add_up()
             self._log()
+            self.keep(self._totals)
         finally:
             self._settling.release()
 

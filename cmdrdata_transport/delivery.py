@@ -47,6 +47,8 @@ class Delivery:
         self._starting = threading.Lock()
         self._lanes = _lanes(outlets.values(), journal, counters)
         self._running = False
+        self.used = False
+        """Whether it ever had something to do."""
         self._pid = os.getpid()
         forks.register(self)
 
@@ -59,6 +61,7 @@ class Delivery:
         if self._running and self._pid == os.getpid():
             return
         self._closed = False
+        self.used = True
         with contextlib.suppress(Exception):
             self._start()
             self._journal.prepare()

@@ -37,6 +37,7 @@ from cmdrdata_transport.providers.table import Provider
 from cmdrdata_transport.recorder import Recorder
 from cmdrdata_transport.sinks import Outlet, Sink, open_sink
 from cmdrdata_transport.stated import answered_events, stated_event, table_of
+from cmdrdata_transport.tallies import Tallies
 
 DEFAULT_LEDGER = "sqlite:///usage.db"
 
@@ -117,6 +118,8 @@ class Tracker:
         self._journal = Journal(
             self.home, tracker=self.name, service=self._service, sinks=self.sinks, counters=self.counters
         )
+        self._tallies = Tallies(self.home, tracker=self.name, service=self._service)
+        self.counters.keep = self._tallies.keep
         self._delivery = Delivery(self._journal, self._outlets, self.counters)
         self._ready_in: int | None = None
         self._key = uuid4().hex
@@ -239,6 +242,8 @@ class Tracker:
         """
         self._ready_in = None
         self._delivery.close(self.exit_timeout if timeout is None else timeout)
+        if self._delivery.used:
+            self._tallies.keep(self.stats(), now=True)
 
     def stats(self) -> dict[str, int]:
         """Everything counted in this process, by name; a name that is absent has not happened."""

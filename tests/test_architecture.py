@@ -45,7 +45,7 @@ FLOORS = (
     {"asking", "batch", "guess"},
     {"body"},
     {"attribution", "providers", "wire"},
-    {"jobs"},
+    {"jobs", "tallies"},
     {"event", "identity"},
     {"errors"},
 )

@@ -42,6 +42,7 @@ class Tallies:
         self._tracker = tracker
         self._service = service
         self._path: Path | None
+        self._next: float
         self._kept: Mapping[str, int]
         self._begin()
 

@@ -158,11 +158,11 @@ class Account:
                 return
         parts = answer.parts(self._report)
         source = "body" if parts[0].counts else None
-        if (source is None or route.shape.headers_first) and (
+        if (source is None or route.shape.headers_add) and (
             self._status is not None and self._status < REDIRECT
         ):
             elsewhere, parts[0] = self._count_elsewhere(parts[0], asked)
-            source = elsewhere or source
+            source = source or elsewhere
         if route.poll and source is None and not answer.failed and not answer.free:
             return  # it is over, and its usage is still to come
         status, outcome = self._judge(
@@ -469,7 +469,7 @@ class Account:
                 for name in shape.headers
                 if name in self._headers
             }
-            raw = told if shape.headers_first else part.raw or told
+            raw = {**part.raw, **told} if part.counts else part.raw or told
             return "header", part._replace(counts=counts, raw=raw)
         if part.counts:
             return None, part

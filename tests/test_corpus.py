@@ -91,7 +91,7 @@ STATES_NOTHING = re.compile(r"^writer /v1/completions$")
 """Those that must not, since no answer of theirs states usage."""
 
 GENERATION = "huggingface /"
-"""Text generation: its counts are in headers."""
+"""Text generation: its body states the output alone, and headers state both."""
 
 WAITS = ("usage is null", "not a finished run", "no token counts in metrics (status starting)")
 """How the recordings say that an answer is still to come."""
@@ -417,8 +417,7 @@ def check_counts(recording: Recording, events: list[dict[str, Any]]) -> None:
     cost = events[0].get("provider_cost")
     assert (None if cost is None else Decimal(cost)) == charged(recording)
     outcome = "error" if recording.failed else "ok"
-    by_header = "headers" in stated["raw_usage"] or recording.place == GENERATION
-    source = "header" if by_header else "body"
+    source = "header" if "headers" in stated["raw_usage"] else "body"
     for event in events:
         assert (event["usage_status"], event["outcome"], event["usage_source"]) == (
             "complete",
@@ -431,8 +430,8 @@ def check_counts(recording: Recording, events: list[dict[str, Any]]) -> None:
     if ours(recording) == "ollama" and recording.endpoint.startswith("/api/"):
         raw = {name: count for name, count in raw.items() if name.endswith("_count")}
     if recording.place == GENERATION:
-        raw.pop("generated_tokens")  # the body says it, too
-        raw = {name: str(count) for name, count in raw.items()}
+        details = {"generated_tokens": raw.pop("generated_tokens")}
+        raw = {"details": details, **{name: str(count) for name, count in raw.items()}}
     raw.pop("tokenCounts", None)  # the recordings' name for what stands in a list
     if "iterations" in raw:
         raw["iterations"] = [each for each in raw["iterations"] if each["type"] != "advisor_message"]

@@ -4,7 +4,8 @@ Sources: the elevenlabs SDK 2.78 for paths, requests and answers in JSON, and wh
 headers. Speech is billed by the characters of the text, at a rate of each model; no answer states them, so
 they are counted in the request. What it came to in credits is in a header, and is kept as it stands there:
 a plan says what a credit costs. Of sounds, music and changed voices that is often all there is to know. A
-transcript states its seconds, unless it is sent to a webhook; a dubbing those that it expects.
+transcript states its seconds, unless it is sent to a webhook; a dubbing those that it expects, and, where
+parts of it are made again, those that it charged.
 """
 
 from __future__ import annotations
@@ -69,6 +70,13 @@ DUBBING = Shape(
     model=(),
 )
 
+DUBBED_AGAIN = replace(
+    DUBBING,
+    units={"charged_seconds": "audio_seconds"},
+    request_details={},
+    response_id=(),
+)
+
 ELEVENLABS = Provider(
     id="elevenlabs",
     hosts=("api.elevenlabs.io", "api.us.elevenlabs.io", "api.*.residency.elevenlabs.io"),
@@ -80,6 +88,7 @@ ELEVENLABS = Provider(
         Endpoint(path=r"/v1/music(/detailed)?(/stream)?$", shape=MUSIC),
         Endpoint(path=r"/v1/speech-to-text$", shape=TRANSCRIPTION),
         Endpoint(path=r"/v1/dubbing$", shape=DUBBING),
+        Endpoint(path=r"/v1/dubbing/project/[^/]+/language/[^/]+/transcript/regenerate$", shape=DUBBED_AGAIN),
     ),
     request_id=(b"request-id", b"x-request-id"),
 )

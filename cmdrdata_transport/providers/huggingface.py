@@ -23,7 +23,7 @@ from cmdrdata_transport.providers.fireworks import FIREWORKS
 from cmdrdata_transport.providers.groq import GROQ
 from cmdrdata_transport.providers.openai import ENDPOINTS
 from cmdrdata_transport.providers.replicate import REPLICATE
-from cmdrdata_transport.providers.table import Endpoint, Provider, Same, Shape, Stream
+from cmdrdata_transport.providers.table import Endpoint, Items, Provider, Same, Shape, Stream
 from cmdrdata_transport.providers.together import TOGETHER
 
 _ROUTER = "router.huggingface.co"
@@ -49,13 +49,20 @@ TEXT_GENERATION = Shape(
     api="huggingface.text_generation",
     operation="completion",
     usage=((),),
-    units={"details": {"generated_tokens": "output_tokens", "input_length": "input_tokens"}},
+    units={
+        "details": {
+            "generated_tokens": "output_tokens",
+            "input_length": "input_tokens",
+            # `best_of` is paid for, too.
+            "best_of_sequences": Items(tree={"generated_tokens": "output_tokens"}),
+        }
+    },
     headers={
         b"x-prompt-tokens": _INPUT,
         b"x-generated-tokens": "output_tokens",
         b"x-compute-tokens": _INPUT,
     },
-    headers_first=True,
+    headers_add=True,
     response_id=(),
     model=(),
     finish_reason=(("details", "finish_reason"),),

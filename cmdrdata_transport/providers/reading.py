@@ -359,7 +359,7 @@ def read_headers(
     headers: Mapping[bytes, bytes],
     body: Mapping[str, int | float] = MappingProxyType({}),
 ) -> Counts:
-    """The counts that response headers state, over those of the body; empty where the headers state none.
+    """The counts that response headers add to those of the body; empty where the headers state none.
 
     One that is no count is as good as absent (Bedrock's -1).
     """
@@ -367,7 +367,7 @@ def read_headers(
     for name, rule in units.items():
         if (raw := headers.get(name)) is not None:
             _read_rule(rule, raw.decode("latin-1").strip(), stated, lambda _: None)
-    counts = {**body, **stated} if stated else stated
+    counts = {**stated, **body} if stated else stated
     _complete(counts, [], lambda _: None)
     return counts
 

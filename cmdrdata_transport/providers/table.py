@@ -234,8 +234,8 @@ class Shape:
     """Where the usage object says what was charged, and how many US dollars one of that is."""
     headers: Mapping[bytes, str | tuple[str, ...] | Same | Scaled] = field(default_factory=dict[bytes, Any])
     """Response headers with counts, for answers whose body states none."""
-    headers_first: bool = False
-    """Whether what they state counts also where the body states something: it has a part of it alone."""
+    headers_add: bool = False
+    """Whether they also state what is missing where the body states something: it has a part of it alone."""
     header_details: Mapping[str, bytes] = field(default_factory=dict[str, bytes])
     """Response headers that say what was charged in other money than dollars: kept as they are written."""
     request: Tree = field(default_factory=dict[str, Any])

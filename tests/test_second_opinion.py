@@ -36,7 +36,16 @@ THEIRS = {
 SHARED = [unit for unit in UNITS if hasattr(Usage(), unit)]
 """The units that both of us have a name for; of the others there is no second opinion."""
 
-WITHIN = ("response", "body", "result", "message", "delta", "x_groq")
+WITHIN = (
+    "batch_result",
+    "response",
+    "chat_get_completion",
+    "body",
+    "result",
+    "message",
+    "delta",
+    "x_groq",
+)
 """Where the events of a stream, and the results of a batch, may have what a plain answer has at its root."""
 
 Counts = Mapping[str, Any]

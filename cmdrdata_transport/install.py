@@ -98,7 +98,7 @@ def _track(obj: object, options: Options) -> None:
         wrap(client, options)
     for part in parts:
         if part.place is not None:
-            part.place.enter(part.holder)
+            part.place.enter(part.holder, options)
 
 
 def _untrack(parts: list[Part]) -> None:

@@ -15,10 +15,10 @@ from typing import Any
 
 from cmdrdata_transport.errors import TrackingSetupError
 from cmdrdata_transport.walk import attributes, search
-from cmdrdata_transport.wrap import is_client
+from cmdrdata_transport.wrap import Options, TrackedFactory, is_client
 
 
-def _nothing(_: Any) -> None: ...
+def _nothing(*_: Any) -> None: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,14 +30,14 @@ class Place:
     are not asked.
     `check`: raises `TrackingSetupError` for an object whose calls can't be led through its clients.
     `ready`: makes the clients that the object would only make at its first call.
-    `enter`, `leave`: what tracking and untracking does beside the wrap.
+    `enter`, `leave`: what tracking, with its options, and untracking do beside the wrap.
     """
 
     paths: tuple[str, ...]
     classes: frozenset[str] = frozenset()
     check: Callable[[Any], None] = _nothing
     ready: Callable[[Any], None] = _nothing
-    enter: Callable[[Any], None] = _nothing
+    enter: Callable[[Any, Options], None] = _nothing
     leave: Callable[[Any], None] = _nothing
 
     def holds(self, obj: object) -> bool:
@@ -129,7 +129,7 @@ def _google_goes_through_httpx(api: Any) -> None:
         )
 
 
-def _google_leaves_aiohttp(api: Any) -> None:
+def _google_leaves_aiohttp(api: Any, _: Options) -> None:
     """google-genai sends async calls through aiohttp whenever that can be imported.
 
     It asks `_use_aiohttp` at each call. Answering for the one object, rather than setting its
@@ -201,6 +201,19 @@ def _llama_index_makes_its_clients(model: Any) -> None:
     model._get_aclient()
 
 
+def _pydantic_ai_makes_tracked_clients(provider: Any, options: Options) -> None:
+    """A provider of pydantic-ai's makes a new client for a run in another event loop, or after its exit."""
+    make = getattr(provider, "_http_client_factory", None)
+    if make is not None and not isinstance(make, TrackedFactory):
+        provider._http_client_factory = TrackedFactory(make, options)
+
+
+def _pydantic_ai_makes_its_clients(provider: Any) -> None:
+    make = getattr(provider, "_http_client_factory", None)
+    if isinstance(make, TrackedFactory):
+        provider._http_client_factory = make.make
+
+
 def _huggingface_has_one_session(_: Any) -> None:
     raise TrackingSetupError(
         "an InferenceClient has no HTTP client of its own, for huggingface_hub has one session for all of "
@@ -246,6 +259,12 @@ PLACES = (
         paths=("__pydantic_private__._client", "__pydantic_private__._aclient"),
         check=_llama_index_keeps_its_clients,
         ready=_llama_index_makes_its_clients,
+    ),
+    Place(
+        classes=frozenset({"pydantic_ai.Provider"}),
+        paths=("_own_http_client", "_client"),
+        enter=_pydantic_ai_makes_tracked_clients,
+        leave=_pydantic_ai_makes_its_clients,
     ),
 )
 """The SDKs and frameworks we know, by what their releases of November 2026 and before do."""

@@ -43,6 +43,9 @@ PROVEN = (
 """Every call of every SDK that is installed, in every way of tracking it; the clients made for each, and
 those it makes itself; what its types can state."""
 
+FRAMEWORKS = ("--noconftest", "-W", "ignore", "tests/environments/test_frameworks.py")
+"""What frameworks send is metered. What they warn of is not our affair, and it is much."""
+
 SUITE = ("-n", "2", "-m", "not slow", "tests")
 """All but the long ones, which no Python does differently."""
 
@@ -134,6 +137,34 @@ ENVIRONMENTS = (
         requirements=("huggingface-hub>=1,<2", "cohere", "deepgram-sdk", "pytest"),
         sdks="huggingface-hub cohere deepgram-sdk",
         tests=PROVEN,
+    ),
+    Environment(
+        name="frameworks",
+        why="what is built on SDKs, and pins their older releases",
+        requirements=(
+            "langchain-openai",
+            "langchain-anthropic",
+            "langchain-google-genai",
+            "llama-index-llms-openai",
+            "instructor",
+            "pytest",
+        ),
+        sdks="langchain-openai langchain-anthropic langchain-google-genai llama-index-llms-openai instructor",
+        tests=FRAMEWORKS,
+    ),
+    Environment(
+        name="pydantic-ai",
+        why="on the newest SDKs; makes new HTTP clients for new event loops",
+        requirements=("pydantic-ai-slim[openai,anthropic,google]>=2.60", "pytest"),
+        sdks="pydantic-ai-slim",
+        tests=FRAMEWORKS,
+    ),
+    Environment(
+        name="litellm",
+        why="sends by HTTP clients of its own, over aiohttp when async",
+        requirements=("litellm", "pytest"),
+        sdks="litellm",
+        tests=FRAMEWORKS,
     ),
     Environment(
         name="httpx2-pytest",

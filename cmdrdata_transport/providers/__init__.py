@@ -20,6 +20,7 @@ from cmdrdata_transport.providers.mistral import MISTRAL
 from cmdrdata_transport.providers.ollama import OLLAMA
 from cmdrdata_transport.providers.openai import OPENAI
 from cmdrdata_transport.providers.openrouter import OPENROUTER
+from cmdrdata_transport.providers.oracle import ORACLE
 from cmdrdata_transport.providers.perplexity import PERPLEXITY
 from cmdrdata_transport.providers.replicate import REPLICATE
 from cmdrdata_transport.providers.table import Provider
@@ -41,6 +42,7 @@ PROVIDERS: tuple[Provider, ...] = (
     ELEVENLABS,
     ASSEMBLYAI,
     REPLICATE,
+    ORACLE,
     GROQ,
     TOGETHER,
     CEREBRAS,

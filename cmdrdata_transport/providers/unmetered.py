@@ -229,11 +229,10 @@ UNMETERED: tuple[Unmetered, ...] = (
         example="POST https://api.cohere.com/v1/tokenize",
     ),
     Unmetered(
-        provider="cohere",
-        what="Oracle's cloud (`OciClient`)",
-        why="no table has its answers yet",
-        instead="a table of your own",
-        example="POST https://inference.generativeai.us-chicago-1.oci.oraclecloud.com/20231130/actions/chat",
+        provider="oracle",
+        what="reranking",
+        why=SILENT,
+        example="POST https://inference.generativeai.us-chicago-1.oci.oraclecloud.com/20231130/actions/rerankText",
     ),
     # Mistral
     Unmetered(provider="mistral", what="realtime transcription and speech", why=SOCKET, instead=_COUNTS),
@@ -279,6 +278,13 @@ UNMETERED: tuple[Unmetered, ...] = (
     ),
     Unmetered(
         provider="ollama",
+        what="`embeddings`, the first way to embed",
+        why=SILENT,
+        instead="`embed`",
+        example="POST https://ollama.com/api/embeddings",
+    ),
+    Unmetered(
+        provider="ollama",
         what="pulling, pushing and creating models",
         why=FREE,
         example="POST https://ollama.com/api/pull",
@@ -309,6 +315,18 @@ UNMETERED: tuple[Unmetered, ...] = (
     ),
     Unmetered(
         provider="elevenlabs",
+        what="transcription with `webhook=`",
+        why="the answer comes to your server; the event says `none`",
+        instead=_COUNTS,
+    ),
+    Unmetered(
+        provider="elevenlabs",
+        what="a transcript, read again",
+        why=AGAIN,
+        example="GET https://api.elevenlabs.io/v1/speech-to-text/transcripts/t_1",
+    ),
+    Unmetered(
+        provider="elevenlabs",
         what="the history",
         why=AGAIN,
         example="GET https://api.elevenlabs.io/v1/history",
@@ -317,7 +335,7 @@ UNMETERED: tuple[Unmetered, ...] = (
     Unmetered(
         provider="deepgram",
         what="transcription with `callback=`",
-        why="the answer comes to your server; the event says `missing`",
+        why="the answer comes to your server; the event says `none`",
         instead=_HAND,
     ),
     Unmetered(
@@ -328,6 +346,19 @@ UNMETERED: tuple[Unmetered, ...] = (
         what="sentences, paragraphs and subtitles of a transcript",
         why=AGAIN,
         example="GET https://api.assemblyai.com/v2/transcript/t_1/sentences",
+    ),
+    Unmetered(
+        provider="huggingface",
+        what="images, video and speech of fal, WaveSpeed and others, through the router",
+        why=SILENT,
+        instead=_COUNTS,
+        example="POST https://router.huggingface.co/fal-ai/fal-ai/flux/dev",
+    ),
+    Unmetered(
+        provider="replicate",
+        what="lists of predictions",
+        why=AGAIN,
+        example="GET https://api.replicate.com/v1/predictions",
     ),
     # SDKs that use no httpx
     Unmetered(

@@ -454,6 +454,8 @@ def test_cut(recording: Recording, way: Way) -> None:
     chunks = cut(body, (places.randrange(len(body)) for _ in range(len(body) // places.randint(5, 900) + 1)))
     done = replay(recording.exchange, way, chunks)
     check(recording, done)
+    if recording.verdict == "not said":
+        chunks, done.chunks = [body], [b"".join(done.chunks)]  # events of a stream that we ask come whole
     assert done.chunks == chunks
 
 

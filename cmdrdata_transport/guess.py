@@ -66,10 +66,10 @@ class Guess:
         block = sse.normalise(bytes(self._waiting))
         end = sse.boundary(block)
         events = list(sse.newest_first(block[:end].removeprefix(sse.BOM)))
-        for event in reversed(events):
+        for event in events[::-1][:EVENTS]:
             if self._settle(_parsed(sse.data(event)), Events):
                 return
-        if len(events) > EVENTS or len(self._waiting) > LARGEST_DOCUMENT:
+        if len(events) >= EVENTS or len(self._waiting) > LARGEST_DOCUMENT:
             self._give_up()
 
     def _settle(self, document: Any, kind: Callable[[Shape, Callable[[str], None]], Body]) -> bool:

@@ -59,6 +59,8 @@ class Host:
         """What has been recorded, by all of them."""
         for tracker in self.trackers:
             assert tracker.flush(10)
+        if not (self.home / "usage.db").exists():
+            return []  # it is made for the first event
         with Ledger.open("sqlite:///usage.db", home=self.home) as ledger:
             return [entry.event for entry in ledger.events()]
 

@@ -101,12 +101,13 @@ class TrackedTransport(httpx2.BaseTransport):
         recorder.sent()
         content = _content(response) if response.is_closed else None
         if recorder.answered(response.status_code, response.headers.raw, content):
-            veil = recorder.veil
-            response.stream = (
-                _Body(response.stream, recorder)
-                if veil is None
-                else _VeiledBody(response.stream, recorder, veil)
-            )
+            if (veil := recorder.veil) is None:
+                response.stream = _Body(response.stream, recorder)
+            else:
+                response.stream = _VeiledBody(response.stream, recorder, veil)
+                response.headers.pop("content-length", None)
+        elif recorder.shown is not None:
+            response._content = recorder.shown  # noqa: SLF001 - there is no stream any more to show it by
         return response
 
     def _reconsidered(
@@ -114,13 +115,22 @@ class TrackedTransport(httpx2.BaseTransport):
     ) -> httpx2.Response:
         """A refusal of what we added is for us: the request is sent again as it was. Any other goes up."""
         if response.is_closed:
-            return response
-        body = Peeked(response.stream)
-        if not recorder.is_refused(response.headers.raw, body.peek(REFUSAL_READ)):
-            response.stream = body  # type: ignore[assignment]  # a tee of the library's own kind covers it
-            return response
-        body.close()
-        return self._inner.handle_request(request)
+            if not recorder.is_refused([], _content(response) or b""):
+                return response
+        else:
+            body = Peeked(response.stream)
+            try:
+                refused = recorder.is_refused(response.headers.raw, body.peek(REFUSAL_READ))
+            except BaseException:
+                body.close()
+                raise
+            if not refused:
+                response.stream = body  # type: ignore[assignment]  # a tee of the library's own kind covers it
+                return response
+            body.close()
+        response = self._inner.handle_request(request)
+        recorder.answered_without(response.status_code)
+        return response
 
     def close(self) -> None:
         """Close the transport below."""
@@ -199,12 +209,13 @@ class AsyncTrackedTransport(httpx2.AsyncBaseTransport):
         recorder.sent()
         content = _content(response) if response.is_closed else None
         if recorder.answered(response.status_code, response.headers.raw, content):
-            veil = recorder.veil
-            response.stream = (
-                _AsyncBody(response.stream, recorder)
-                if veil is None
-                else _AsyncVeiledBody(response.stream, recorder, veil)
-            )
+            if (veil := recorder.veil) is None:
+                response.stream = _AsyncBody(response.stream, recorder)
+            else:
+                response.stream = _AsyncVeiledBody(response.stream, recorder, veil)
+                response.headers.pop("content-length", None)
+        elif recorder.shown is not None:
+            response._content = recorder.shown  # noqa: SLF001 - there is no stream any more to show it by
         return response
 
     async def _reconsidered(
@@ -212,13 +223,22 @@ class AsyncTrackedTransport(httpx2.AsyncBaseTransport):
     ) -> httpx2.Response:
         """A refusal of what we added is for us: the request is sent again as it was. Any other goes up."""
         if response.is_closed:
-            return response
-        body = AsyncPeeked(response.stream)
-        if not recorder.is_refused(response.headers.raw, await body.peek(REFUSAL_READ)):
-            response.stream = body  # type: ignore[assignment]  # a tee of the library's own kind covers it
-            return response
-        await body.aclose()
-        return await self._inner.handle_async_request(request)
+            if not recorder.is_refused([], _content(response) or b""):
+                return response
+        else:
+            body = AsyncPeeked(response.stream)
+            try:
+                refused = recorder.is_refused(response.headers.raw, await body.peek(REFUSAL_READ))
+            except BaseException:
+                await body.aclose()
+                raise
+            if not refused:
+                response.stream = body  # type: ignore[assignment]  # a tee of the library's own kind covers it
+                return response
+            await body.aclose()
+        response = await self._inner.handle_async_request(request)
+        recorder.answered_without(response.status_code)
+        return response
 
     async def aclose(self) -> None:
         """Close the transport below."""
@@ -266,18 +286,22 @@ def _below(transport: Any, name: str) -> Any:
 
 
 def _with_headers(request: httpx2.Request, headers: list[tuple[bytes, bytes]]) -> httpx2.Request:
-    sent = httpx2.Request(request.method, request.url, headers=headers, stream=request.stream)
-    sent.extensions = request.extensions
-    if isinstance(request.stream, httpx2.ByteStream):
-        sent.read()  # it is in memory, and what is below may ask for its content
-    return sent
+    return _sent_instead(request, headers, request.stream)
 
 
 def _with_content(request: httpx2.Request, content: bytes) -> httpx2.Request:
-    replaced = {b"content-length": str(len(content)).encode(), b"accept-encoding": b"identity"}
-    headers = [(name, replaced.get(name.lower(), value)) for name, value in request.headers.raw]
-    sent = httpx2.Request(request.method, request.url, headers=headers, content=content)
+    ours = {b"content-length": str(len(content)).encode(), b"accept-encoding": b"identity"}
+    headers = [(name, ours.get(name.lower(), value)) for name, value in request.headers.raw]
+    if "accept-encoding" not in request.headers:
+        headers.append((b"Accept-Encoding", b"identity"))
+    return _sent_instead(request, headers, httpx2.ByteStream(content))
+
+
+def _sent_instead(request: httpx2.Request, headers: list[tuple[bytes, bytes]], stream: Any) -> httpx2.Request:
+    sent = httpx2.Request(request.method, request.url, headers=headers, stream=stream)
     sent.extensions = request.extensions
+    if isinstance(stream, httpx2.ByteStream):
+        sent.read()  # it is in memory, and what is below may ask for its content
     return sent
 
 

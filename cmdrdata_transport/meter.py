@@ -11,7 +11,7 @@ from operator import itemgetter
 from typing import Literal
 
 from cmdrdata_transport.account import Headers, Request, Settings
-from cmdrdata_transport.asking import asking
+from cmdrdata_transport.asking import LARGEST_REQUEST, asking, may_change
 from cmdrdata_transport.attribution import HEADER_PREFIX, Defaults, resolve
 from cmdrdata_transport.providers.routing import Router
 from cmdrdata_transport.recorder import Recorder, is_being_metered
@@ -83,19 +83,13 @@ class Meter:
         return recorder, headers
 
     def _ask(self, recorder: Recorder, request: Request, names: bytes) -> None:
-        """Ask for the usage of a stream that does not; not where a signature covers the request."""
+        """Ask for the usage of a stream that does not; not where anything depends on its body."""
         settings = self._settings
         try:
             content = _content(request)
-            if content is None or b'"stream"' not in content or b"content-encoding" in names:
+            if content is None or len(content) > LARGEST_REQUEST or b'"stream"' not in content:
                 return
-            if request.url.netloc in settings.declined:
-                return
-            if b"authorization" in names and any(
-                value.startswith(b"AWS4-")
-                for name, value in request.headers.raw
-                if name.lower() == b"authorization"
-            ):
+            if request.url.netloc in settings.declined or not may_change(names, request.headers.raw):
                 return
             if (body := asking(content)) is not None:
                 recorder.ask(body)

@@ -14,7 +14,7 @@ from time import perf_counter
 from typing import Any
 
 from cmdrdata_transport.account import FAILURE, REDIRECT, Account, Headers, Request, Settings
-from cmdrdata_transport.asking import Veil, names_the_option, veil_for
+from cmdrdata_transport.asking import REFUSALS, Veil, names_the_option, veil_for
 from cmdrdata_transport.attribution import Attribution
 from cmdrdata_transport.batch import Batch
 from cmdrdata_transport.body import CALM, Body, Events, Refusal, body_for, is_stream
@@ -63,6 +63,8 @@ class Recorder(Account):
     """The body to send instead of the request's own: it asks for usage."""
     veil: Veil | None = None
     """What hides the answer to that."""
+    shown: bytes | None = None
+    """Of a body that has been read already: what is left of it without that."""
     _decoder: Decoder | None = None
     _body: Body | None = None
     _unreadable = False
@@ -101,10 +103,12 @@ class Recorder(Account):
             if status >= FAILURE:
                 self._body = Refusal(self._route.shape)
             if content is not None:
+                if self.asked is not None and status < REDIRECT:
+                    self._show_without(content)
                 self._feed((content,))
                 self.end()
                 return False
-            if self.asked is not None and status < REDIRECT and "event-stream" in kind:
+            if self.asked is not None and status < REDIRECT:
                 self._veil_answer(said.get(b"content-encoding", b""))
             if b"content-encoding" in said:
                 self._decoder = decoder_for(said[b"content-encoding"].decode("latin-1"))
@@ -123,30 +127,42 @@ class Recorder(Account):
         self._settings.count("injected")
 
     def is_refused(self, headers: Headers, refusal: bytes) -> bool:
-        """Whether the answer is about what we asked. This host is never asked again then."""
+        """Whether the answer is about what we asked; then the request is to be sent as it was."""
         try:
             said = {name.lower(): value for name, value in headers}
             decoder = decoder_for(said.get(b"content-encoding", b"").decode("latin-1"))
             if decoder is not None:
                 refusal = b"".join(decoder.decode(refusal))
-            if not names_the_option(refusal):
-                return False
-            self._settings.count("injections_refused", self._route.host)
-            self._settings.declined.add(self._request.url.netloc)
-            self.asked = None
+        except ValueError:
+            return False  # it is damaged; the application sees it as it is
         except Exception as error:
             self._settings.count("internal_errors", type(error).__name__)
             return False
+        if not names_the_option(refusal):
+            return False
+        self.asked = None
         return True
 
-    def lose_veil(self, error: Exception) -> None:
+    def answered_without(self, status: int) -> None:
+        """The same request was answered so as it was. If it was the option, this host is asked no more."""
+        if status not in REFUSALS:
+            self._settings.count("injections_refused", self._route.host)
+            self._settings.declined.add(self._request.url.netloc)
+
+    def _lose_veil(self, why: str) -> None:
         """What we asked for is seen from here on."""
-        self._settings.count("usage_shown", type(error).__name__)
+        self._settings.count("usage_shown", why)
 
     def _veil_answer(self, content_encoding: bytes) -> None:
-        self.veil = veil_for(content_encoding.decode("latin-1"))
+        self.veil = veil_for(content_encoding.decode("latin-1"), self._lose_veil)
         if self.veil is None:
-            self._settings.count("usage_shown", content_encoding.decode("latin-1"))
+            self._lose_veil(content_encoding.decode("latin-1"))
+
+    def _show_without(self, content: bytes) -> None:
+        veil = Veil(self._lose_veil)
+        shown = veil.show(content) + veil.rest()
+        if shown != content:
+            self.shown = shown
 
     def look(self) -> int:
         """Read what the tee kept. How many chunks it may keep before the next look."""

@@ -11,12 +11,12 @@ comparison of one byte. (A chunk too short to have that byte is looked at like a
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Generator
-from contextlib import aclosing, closing
+from collections import deque
+from collections.abc import AsyncGenerator, Generator
 from itertools import islice
 from typing import Any
 
-from cmdrdata_transport.asking import Veil
+from cmdrdata_transport.asking import LIST, OBJECT, ORDINARY_END, Veil
 from cmdrdata_transport.recorder import Recorder
 
 LINE_END = ord("\n")
@@ -139,25 +139,53 @@ class AsyncTee:
 
 
 class VeiledTee(Tee):
-    """A stream, watched, of which the application does not see what we asked for; sync."""
+    """A stream, watched, of which the application does not see what we asked for; sync.
+
+    A chunk with one list alone that begins with an object lacks no choices: it costs no call of ours.
+    """
 
     def __init__(self, stream: Any, recorder: Recorder, veil: Veil) -> None:
         super().__init__(stream, recorder)
-        self._show = _Shown(veil, recorder.lose_veil)
+        self._veil = veil
 
     def __iter__(self) -> Generator[bytes]:
-        show = self._show
-        with closing(super().__iter__()) as chunks:
-            try:
-                for chunk in chunks:
-                    if shown := show.next(chunk):
+        recorder, veil = self._recorder, self._veil
+        kept, look, show, idle = recorder.kept, recorder.look, veil.show, veil.idle
+        keep, last, bracket, brace = kept.append, ORDINARY_END, LIST, OBJECT
+        try:
+            stream = iter(self._stream)
+            for chunk in stream:
+                keep(chunk)
+                patience = look()
+                if shown := show(chunk):
+                    yield shown
+                idle = veil.idle
+                for chunk in islice(stream, max(0, patience)):  # noqa: PLW2901 - the next ones
+                    keep(chunk)
+                    try:
+                        ordinary = (
+                            idle
+                            and chunk[-3:] == last
+                            and (first := chunk.find(bracket)) == chunk.rfind(bracket)
+                            and chunk[first + 1] == brace
+                        )
+                    except (IndexError, TypeError, AttributeError):  # it is empty, or of a type of its own
+                        ordinary = False
+                    if ordinary:
+                        yield chunk
+                        continue
+                    look()
+                    if shown := show(chunk):
                         yield shown
-            except Exception:
-                if rest := show.rest():
-                    yield rest
-                raise
-            if rest := show.rest():
+                    idle = veil.idle
+        except BaseException as error:
+            recorder.end(error)
+            if isinstance(error, Exception) and (rest := veil.rest()):
                 yield rest
+            raise
+        recorder.end()
+        if rest := veil.rest():
+            yield rest
 
 
 class AsyncVeiledTee(AsyncTee):
@@ -165,50 +193,45 @@ class AsyncVeiledTee(AsyncTee):
 
     def __init__(self, stream: Any, recorder: Recorder, veil: Veil) -> None:
         super().__init__(stream, recorder)
-        self._show = _Shown(veil, recorder.lose_veil)
+        self._veil = veil
 
     async def __aiter__(self) -> AsyncGenerator[bytes]:
-        show = self._show
-        async with aclosing(super().__aiter__()) as chunks:
-            try:
-                async for chunk in chunks:
-                    if shown := show.next(chunk):
-                        yield shown
-            except Exception:
-                if rest := show.rest():
-                    yield rest
-                raise
-            if rest := show.rest():
+        recorder, veil = self._recorder, self._veil
+        kept, look, show, idle = recorder.kept, recorder.look, veil.show, veil.idle
+        keep, last, bracket, brace, patience = kept.append, ORDINARY_END, LIST, OBJECT, 0
+        stream = aiter(self._stream)
+        try:
+            async for chunk in stream:
+                keep(chunk)
+                try:
+                    ordinary = (
+                        idle
+                        and len(kept) <= patience
+                        and chunk[-3:] == last
+                        and (first := chunk.find(bracket)) == chunk.rfind(bracket)
+                        and chunk[first + 1] == brace
+                    )
+                except (IndexError, TypeError, AttributeError):  # it is empty, or of a type of its own
+                    ordinary = False
+                if ordinary:
+                    yield chunk
+                    continue
+                patience = look()
+                if shown := show(chunk):
+                    yield shown
+                idle = veil.idle
+        except BaseException as error:
+            recorder.end(error)
+            if isinstance(error, Exception) and (rest := veil.rest()):
                 yield rest
-
-
-class _Shown:
-    """A veil that can fail: from then on everything is shown as it comes."""
-
-    def __init__(self, veil: Veil, lose: Callable[[Exception], None]) -> None:
-        self._veil: Veil | None = veil
-        self._lose = lose
-
-    def next(self, chunk: bytes) -> bytes:
-        if self._veil is None:
-            return chunk
-        try:
-            return self._veil.show(chunk)
-        except Exception as error:
-            return self._lift(error) + chunk
-
-    def rest(self) -> bytes:
-        if self._veil is None:
-            return b""
-        try:
-            return self._veil.rest()
-        except Exception as error:
-            return self._lift(error)
-
-    def _lift(self, error: Exception) -> bytes:
-        veil, self._veil = self._veil, None
-        self._lose(error)
-        return b"" if veil is None else veil.left()
+            raise
+        else:
+            recorder.end()
+            if rest := veil.rest():
+                yield rest
+        finally:
+            if isinstance(stream, AsyncGenerator):
+                await stream.aclose()
 
 
 class Peeked:
@@ -217,22 +240,25 @@ class Peeked:
     def __init__(self, stream: Any) -> None:
         self._stream = stream
         self._chunks = iter(stream)
-        self._first: list[bytes] = []
-        self._error: BaseException | None = None
+        self._first: deque[bytes] = deque()
+        self._error: Exception | None = None
 
     def peek(self, most: int) -> bytes:
         """The first bytes; an error on the way is whoever reads on's."""
+        read = 0
         try:
             for chunk in self._chunks:
                 self._first.append(chunk)
-                if sum(map(len, self._first)) >= most:
+                read += len(chunk)
+                if read >= most:
                     break
         except Exception as error:
             self._error = error
         return b"".join(self._first)
 
     def __iter__(self) -> Generator[bytes]:
-        yield from self._first
+        while self._first:
+            yield self._first.popleft()
         if self._error is not None:
             raise self._error
         yield from self._chunks
@@ -248,28 +274,41 @@ class AsyncPeeked:
     def __init__(self, stream: Any) -> None:
         self._stream = stream
         self._chunks = aiter(stream)
-        self._first: list[bytes] = []
-        self._error: BaseException | None = None
+        self._first: deque[bytes] = deque()
+        self._error: Exception | None = None
 
     async def peek(self, most: int) -> bytes:
         """The first bytes; an error on the way is whoever reads on's."""
+        read = 0
         try:
             async for chunk in self._chunks:
                 self._first.append(chunk)
-                if sum(map(len, self._first)) >= most:
+                read += len(chunk)
+                if read >= most:
                     break
         except Exception as error:
             self._error = error
         return b"".join(self._first)
 
     async def __aiter__(self) -> AsyncGenerator[bytes]:
-        for chunk in self._first:
-            yield chunk
+        while self._first:
+            yield self._first.popleft()
         if self._error is not None:
             raise self._error
-        async for chunk in self._chunks:
-            yield chunk
+        try:
+            async for chunk in self._chunks:
+                yield chunk
+        finally:
+            await self._leave()
 
     async def aclose(self) -> None:
         """Close the stream below."""
-        await self._stream.aclose()
+        try:
+            await self._leave()
+        finally:
+            await self._stream.aclose()
+
+    async def _leave(self) -> None:
+        """Nobody else has the iterator: garbage collection would find it, on no event loop."""
+        if isinstance(self._chunks, AsyncGenerator) and not getattr(self._chunks, "ag_running", False):
+            await self._chunks.aclose()

@@ -49,6 +49,11 @@ def first_end(buffer: bytes) -> int:
     return match.end() if match else 0
 
 
+def ends(block: bytes) -> Iterator[int]:
+    """The index behind each blank line."""
+    return (match.end() for match in _BLANK_LINE.finditer(block))
+
+
 def newest_first(block: bytes) -> Iterator[bytes]:
     """The events of a normalised block, the last one first."""
     end = len(block)

@@ -143,7 +143,11 @@ class _Instrumented:
         for kind, name, before, now in reversed(self.patched):
             if kind.__dict__.get(name) is now:  # or somebody has built upon it: then it only passes on
                 setattr(kind, name, before)
-        for client in list(self.made):
+        made: list[Any] = []
+        while not made:
+            with suppress(RuntimeError):  # a client is being made, or collected, in this moment
+                made = [None, *self.made]
+        for client in made[1:]:
             with suppress(Exception):  # a client of an odd make
                 unwatch(client)
 

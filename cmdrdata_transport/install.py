@@ -11,9 +11,9 @@ import threading
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from cmdrdata_transport.errors import TrackingSetupError
+from cmdrdata_transport.errors import TrackingError, TrackingSetupError
 from cmdrdata_transport.modules import module_row
-from cmdrdata_transport.places import Part, parts_of
+from cmdrdata_transport.places import Part, Place, parts_of
 from cmdrdata_transport.walk import DEPTH, OBJECTS
 from cmdrdata_transport.wrap import Options, check, unwrap, wrap
 
@@ -89,7 +89,7 @@ def _track(obj: object, options: Options) -> None:
     for part in _found(obj):
         if part.place is not None:
             part.place.check(part.holder)
-            part.place.ready(part.holder)
+            _make_ready(part.holder, part.place)
     parts = _found(obj)  # with what has been made meanwhile
     clients = [client for part in parts for client in part.clients]
     for client in clients:
@@ -99,6 +99,18 @@ def _track(obj: object, options: Options) -> None:
     for part in parts:
         if part.place is not None:
             part.place.enter(part.holder, options)
+
+
+def _make_ready(holder: Any, place: Place) -> None:
+    try:
+        place.ready(holder)
+    except TrackingError:
+        raise
+    except Exception as error:
+        raise TrackingSetupError(
+            f"this {type(holder).__name__} cannot make its HTTP clients yet, and they cannot be tracked "
+            f"before: {error}"
+        ) from error
 
 
 def _untrack(parts: list[Part]) -> None:
@@ -145,13 +157,16 @@ def _found(obj: object) -> list[Part]:
     return found.parts
 
 
-_one_at_a_time = threading.Lock()
-"""Two threads that track one object at once would each wrap it. Never held during a call."""
+_one_at_a_time = threading.RLock()
+"""Two threads that track one object at once would each wrap it. Never held during a call.
+
+An SDK that makes its client now may do so by a function of the application's, which may track it.
+"""
 
 
 def _after_fork() -> None:
     global _one_at_a_time  # noqa: PLW0603 - a thread that is not in the child may have held it
-    _one_at_a_time = threading.Lock()
+    _one_at_a_time = threading.RLock()
 
 
 os.register_at_fork(after_in_child=_after_fork)

@@ -44,7 +44,7 @@ class Place:
         """Whether this is the place for an object."""
         if self.classes:
             return not self.classes.isdisjoint(_names(type(obj)))
-        return any(is_client(value) or place_of(value) for value in self.values(obj))
+        return any(is_client(value) or _place_by_class(value) for value in self.values(obj))
 
     def values(self, obj: object) -> Iterator[object]:
         """What stands at the paths."""
@@ -93,18 +93,22 @@ def place_of(obj: object) -> Place | None:
     return next((place for place in PLACES if place.holds(obj)), None)
 
 
+def _place_by_class(obj: object) -> Place | None:
+    return next((place for place in PLACES if place.classes and place.holds(obj)), None)
+
+
 def _is_part(obj: object) -> bool:
     return is_client(obj) or place_of(obj) is not None
 
 
-def _parts(obj: object) -> Iterator[Part]:
+def _parts(obj: object, above: tuple[object, ...] = ()) -> Iterator[Part]:
     if is_client(obj):
         yield Part(holder=obj, place=None)
     elif (place := place_of(obj)) is not None:
         yield Part(holder=obj, place=place)
         for value in place.values(obj):
-            if not is_client(value):
-                yield from _parts(value)
+            if not is_client(value) and all(value is not each for each in (*above, obj)):
+                yield from _parts(value, (*above, obj))
 
 
 def _names(kind: type) -> Iterator[str]:

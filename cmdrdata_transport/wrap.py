@@ -18,10 +18,10 @@ import sys
 from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, NotRequired, TypedDict
-from weakref import WeakSet, WeakValueDictionary
+from weakref import WeakSet
 
 from cmdrdata_transport.errors import TrackingSetupError
-from cmdrdata_transport.walk import search
+from cmdrdata_transport.walk import attributes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -82,11 +82,7 @@ def watch(client: Any, options: Options) -> None:
     tracked = tracked_kind(client)
 
     def cover(transport: Any) -> Any:
-        if _is_tracked(transport) or _left_alone.get(id(transport)) is transport:
-            return transport
-        if search(transport, _is_tracked).things:
-            with suppress(TypeError):  # no weak reference to it can be had
-                _left_alone[id(transport)] = transport
+        if _is_tracked(transport) or _is_tracked_below(transport):
             return transport
         watching = tracked(transport, **options)
         _watching.add(watching)
@@ -164,9 +160,6 @@ class TrackedFactory:
 
 _watching: WeakSet[Any] = WeakSet()
 """The transports that `watch` made."""
-
-_left_alone: WeakValueDictionary[int, Any] = WeakValueDictionary()
-"""Transports of the application's, by id, with a tracked one below; they are looked through only once."""
 
 
 def _cover(client: Any, options: Options) -> Callable[[Any], Any]:
@@ -260,6 +253,16 @@ def _is_tracked(value: object) -> bool:
     return any(
         kind.__module__ in _OURS and kind.__name__ in {"TrackedTransport", "AsyncTrackedTransport"}
         for kind in type(value).__mro__
+    )
+
+
+def _is_tracked_below(transport: object, above: tuple[object, ...] = ()) -> bool:
+    """Whether a transport of the application's sends through a tracked one, or through others to one."""
+    return any(
+        _is_tracked(inner) or _is_tracked_below(inner, (*above, transport))
+        for inner in attributes(transport).values()
+        if hasattr(type(inner), "handle_request") or hasattr(type(inner), "handle_async_request")
+        if all(inner is not each for each in (*above, transport))
     )
 
 

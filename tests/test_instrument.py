@@ -514,7 +514,35 @@ def _explicit_below(url: str) -> Any:
     return openai.OpenAI(api_key="k", base_url=url, http_client=httpx2.Client(transport=Retrying(transport)))
 
 
-@pytest.mark.parametrize("make", [_given, _tracked, _tracked_after_a_call, _explicit, _explicit_below])
+class Chained(Retrying):
+    """A transport that knows its own, and another client of the application's besides."""
+
+    def __init__(self, inner: httpx2.BaseTransport, other: object = None) -> None:
+        super().__init__(inner)
+        self.me, self.other = self, other
+
+
+def _explicit_far_below(url: str) -> Any:
+    transport = cmdrdata_transport.httpx2.TrackedTransport(httpx2.HTTPTransport(), customer_id="acme")
+    chained = Chained(Chained(transport))
+    return openai.OpenAI(api_key="k", base_url=url, http_client=httpx2.Client(transport=chained))
+
+
+WAYS = [_given, _tracked, _tracked_after_a_call, _explicit, _explicit_below, _explicit_far_below]
+
+
+def test_a_tracked_client_beside_a_transport_is_not_below_it(tracker: Tracker, url: str) -> None:
+    """What a transport of the application's knows besides does not send its calls."""
+    instrument(tracker=tracker)
+    chained = Chained(Chained(httpx2.HTTPTransport()), tracked_http_client("openai"))
+
+    with capture_usage() as events:
+        post(httpx2.Client(transport=chained), url)
+
+    assert len(events) == 1
+
+
+@pytest.mark.parametrize("make", WAYS)
 def test_what_is_tracked_by_other_means_counts_once_and_keeps_its_customer(
     make: Any, tracker: Tracker, url: str
 ) -> None:

@@ -388,6 +388,26 @@ def test_an_sdks_callback_does_not_lead_to_other_clients() -> None:
     assert not isinstance(other._client._transport, TRACKED)
 
 
+class Circular:
+    """It is its own SDK's client, by every name that the table has."""
+
+    def __init__(self) -> None:
+        self._api_client = self._client = self._client_wrapper = self.httpx_client = self
+
+
+class SyncAPIClient(Circular):
+    """The same, of a class that is in the table."""
+
+
+@pytest.mark.parametrize("kind", [Circular, SyncAPIClient])
+def test_an_object_that_leads_back_to_itself_holds_no_client(kind: type[Circular]) -> None:
+    """Places are looked for no longer than it takes to come back."""
+    agent = Agent(openai.OpenAI(api_key="k"), kind())
+
+    assert track(agent) is agent
+    assert track(untrack(agent)) is agent
+
+
 @pytest.mark.parametrize("do", [track, untrack])
 def test_an_object_too_large_to_be_looked_through_says_so(do: Any) -> None:
     """Rather than miss a client silently, track() asks for the part that matters."""

@@ -300,6 +300,31 @@ def test_an_async_client_of_huggingfaces_is_tracked_before_its_first_call(server
 
 
 @needs("huggingface-hub")
+def test_a_factory_of_ones_own_may_track_what_it_makes() -> None:
+    """A client that is made while another is being tracked may be tracked by its maker."""
+    hub = importlib.import_module("huggingface_hub")
+    make = importlib.import_module("huggingface_hub.utils._http").default_async_client_factory
+    hub.set_async_client_factory(lambda: track(make()))
+
+    client = track(hub.AsyncInferenceClient(api_key="k"))
+
+    hub.set_async_client_factory(make)
+    assert all_tracked(client._async_client)
+
+
+@needs("huggingface-hub")
+def test_a_client_that_cannot_be_made_yet_says_why() -> None:
+    """What the SDK raises while it makes its client is told as a matter of the set-up."""
+    hub = importlib.import_module("huggingface_hub")
+    make = importlib.import_module("huggingface_hub.utils._http").default_async_client_factory
+    hub.set_async_client_factory(lambda: 1 / 0)
+
+    with pytest.raises(TrackingSetupError, match=r"cannot make its HTTP clients yet.*division by zero"):
+        track(hub.AsyncInferenceClient(api_key="k"))
+    hub.set_async_client_factory(make)
+
+
+@needs("huggingface-hub")
 def test_a_sync_client_of_huggingfaces_names_the_module() -> None:
     """It holds no client of its own: track() says what does."""
     hub = importlib.import_module("huggingface_hub")

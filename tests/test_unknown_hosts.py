@@ -200,3 +200,11 @@ def test_a_client_that_goes_by_hosts_alone_stays_with_them(host: Host) -> None:
     with httpx.Client(transport=TrackedTransport(inner, tracker=tracker, any_host=False)) as client:
         client.post(URL, json={"model": "gpt-5.4"})
     assert host.ledger() == []
+
+
+@pytest.mark.parametrize("path", ["/videos", "/threads/runs", "/threads/t_1/runs", "/decisions", "/voices"])
+def test_a_path_that_may_be_anybody_s_is_nobody_s_elsewhere(path: str, host: Host) -> None:
+    """At a host that no table names it is no call that we know, and gives no event that misses its usage."""
+    somewhere = Ask(method="POST", url=f"https://app.example.net{path}", asked={"a": 1}, answer={"id": "x"})
+    make(WAYS[0], host.process(), [somewhere])
+    assert host.ledger() == []

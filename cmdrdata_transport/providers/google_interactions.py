@@ -90,6 +90,6 @@ ENDPOINTS = (
     Endpoint(path=r"/interactions$", shape=INTERACTIONS),
     Endpoint(path=r"/interactions/[^/]+$", method="GET", shape=INTERACTIONS, poll=True),
     Endpoint(path=r"/interactions/[^/]+/cancel$", shape=INTERACTIONS, poll=True),
-    Endpoint(path=r"/decisions$", shape=DECISIONS),
-    Endpoint(path=r"/voices$", shape=VOICES),
+    Endpoint(path=r"/decisions$", shape=DECISIONS, own=True),
+    Endpoint(path=r"/voices$", shape=VOICES, own=True),
 )

@@ -56,7 +56,7 @@ PREDICT_VIDEO = Shape(
 
 _BEGIN = replace(
     PREDICT_VIDEO,
-    pending={("name",): frozenset()},
+    pending={("name",): frozenset(), ("done",): frozenset({False})},
     job=Job(),
     request_details={
         "seconds": (("parameters", "durationSeconds"),),

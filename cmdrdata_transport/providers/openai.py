@@ -168,7 +168,7 @@ ENDPOINTS = (
     Endpoint(path=r"/responses(/compact)?$", shape=RESPONSES),
     Endpoint(path=r"/responses/[^/]+$", method="GET", shape=RESPONSES, poll=True),
     Endpoint(path=r"/responses/[^/]+/cancel$", shape=RESPONSES, poll=True),
-    Endpoint(path=r"/decisions$", shape=DECISIONS),
+    Endpoint(path=r"/decisions$", shape=DECISIONS, own=True),
     Endpoint(path=r"/embeddings$", shape=EMBEDDINGS),
     Endpoint(path=r"/batches$", shape=BATCHES),
     Endpoint(path=r"/batches/[^/]+$", method="GET", shape=BATCHES, poll=True),

@@ -130,10 +130,11 @@ ENDPOINTS = (
     Endpoint(path=r"/audio/transcriptions$", shape=TRANSCRIPTION),
     Endpoint(path=r"/audio/translations$", shape=TRANSLATION),
     Endpoint(path=r"/audio/speech$", shape=SPEECH),
-    Endpoint(path=r"/videos(/edits|/[^/]+/remix)?$", shape=VIDEOS),
+    Endpoint(path=r"/videos(/edits|/[^/]+/remix)?$", shape=VIDEOS, own=True),
     Endpoint(
         path=r"/videos/extensions$",
         shape=replace(VIDEOS, request_details={"added_seconds": (("seconds",),)}),
+        own=True,
     ),
     Endpoint(path=r"/videos/[^/]+$", method="GET", shape=VIDEOS, poll=True),
     # Free: moderation carries no usage.

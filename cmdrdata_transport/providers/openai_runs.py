@@ -31,7 +31,8 @@ RUNS = Shape(
 _RUN = r"/threads/[^/]+/runs/[^/]+"
 
 ENDPOINTS = (
-    Endpoint(path=r"/threads(/[^/]+)?/runs$", shape=RUNS),
+    # Others have threads and runs too: LangGraph's servers.
+    Endpoint(path=r"/threads(/[^/]+)?/runs$", shape=RUNS, own=True),
     Endpoint(path=rf"{_RUN}$", method="GET", shape=RUNS, poll=True),
     Endpoint(path=rf"{_RUN}/(submit_tool_outputs|cancel)$", shape=RUNS, poll=True),
 )

@@ -153,7 +153,7 @@ def _enter(
     path, _, query = target.partition("?")
     for endpoint in table.endpoints:
         if endpoint.method == method and (match := re.search(endpoint.path, path)):
-            if endpoint.shape is None or (endpoint.poll and not known):
+            if endpoint.shape is None or ((endpoint.poll or endpoint.own) and not known):
                 return None
             return Route(
                 provider=name,

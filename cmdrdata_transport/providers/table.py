@@ -250,9 +250,9 @@ class Shape:
     finish_reason: Paths = ()
     service_tier: Paths = ()
     details: Mapping[str, Paths] = field(default_factory=dict[str, Paths])
-    pending: Mapping[Path, frozenset[str]] = field(default_factory=dict[Path, frozenset[str]])
+    pending: Mapping[Path, frozenset[Any]] = field(default_factory=dict[Path, frozenset[Any]])
     """Values that say the answer is not there yet, so that no usage is no loss; an empty set: that there
-    is anything."""
+    is anything. Of several that are there the last one's word counts."""
     free: Mapping[Path, frozenset[Any]] = field(default_factory=dict[Path, frozenset[Any]])
     """Values that say nothing is charged, whatever else the answer states: a video that failed."""
     job: Job | None = None
@@ -311,6 +311,8 @@ class Endpoint:
     """The key of the URL's query that names the model, where neither path nor body does."""
     poll: bool = False
     """Whether it asks for what another call started. Such a call counts when that is done, not for itself."""
+    own: bool = False
+    """Whether it means this at the provider's own hosts alone: elsewhere a path like it may be anybody's."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -71,7 +71,7 @@ VIDEOS = Shape(
     cost=_COST,
     response_id=_NAME,
     finish_reason=(("status",),),
-    pending={("status",): frozenset({"pending"}), **_STARTED},
+    pending={**_STARTED, ("status",): frozenset({"pending"})},
     free={("status",): frozenset({"failed", "expired"})},
     job=Job(),
     request_details={
@@ -137,7 +137,12 @@ XAI = Provider(
     endpoints=(
         Endpoint(
             path=r"/chat/completions$",
-            shape=replace(_CHAT, job=Job(when=_STARTED, id=_NAME), pending=_STARTED),
+            # An answer that is there says what it is, whatever else it has.
+            shape=replace(
+                _CHAT,
+                job=Job(when=_STARTED, id=_NAME),
+                pending={**_STARTED, ("object",): frozenset({""})},
+            ),
         ),
         Endpoint(path=r"/chat/deferred-completion/(?P<job>[^/]+)$", method="GET", shape=DEFERRED, poll=True),
         Endpoint(

@@ -114,6 +114,8 @@ class Settings:
     service: str | None = None
     batch_customers: Callable[[str], str | None] | None = None
     """Whose a result of a batch is, by what its caller called it; None where that is not known."""
+    drain_seconds: float | None = None
+    """How long the rest of a stream is read on that was closed before its end; None: it is not."""
     require_customer: bool = False
     record_error_messages: bool = False
     disabled: bool = False

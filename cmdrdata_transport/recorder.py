@@ -63,6 +63,9 @@ class Recorder(Account):
     """The body to send instead of the request's own: it asks for usage."""
     veil: Veil | None = None
     """What hides the answer to that."""
+    drains = False
+    """Whether the rest is to be read where the application closes it early."""
+    _draining = False
     shown: bytes | None = None
     """Of a body that has been read already: what is left of it without that."""
     _decoder: Decoder | None = None
@@ -112,6 +115,7 @@ class Recorder(Account):
                 self._veil_answer(said.get(b"content-encoding", b""))
             if b"content-encoding" in said:
                 self._decoder = decoder_for(said[b"content-encoding"].decode("latin-1"))
+            self.drains = self._settings.drain_seconds is not None and status < REDIRECT and is_stream(kind)
             if "event-stream" not in kind:
                 self.patience = -1 if is_stream(kind) else FEW
             elif self._decoder is None and (stream := self._route.shape.stream) is not None:
@@ -164,6 +168,27 @@ class Recorder(Account):
         if shown != content:
             self.shown = shown
 
+    @property
+    def drain_seconds(self) -> float:
+        """How long reading the rest may take."""
+        return self._settings.drain_seconds or 0.0
+
+    def drain(self) -> bool:
+        """The application closes its stream; whether the rest is still to be read for what it says."""
+        if not self._open or self._unreadable or self._draining:
+            return False
+        self._draining = True
+        return True
+
+    def drained(self) -> None:
+        """The rest has been read, or as much of it as may be."""
+        if self._open:
+            self._settings.count("drain_given_up")
+            self._draining = False
+            self.end(closed=True)
+        else:
+            self._settings.count("drained")
+
     def look(self) -> int:
         """Read what the tee kept. How many chunks it may keep before the next look."""
         try:
@@ -191,6 +216,9 @@ class Recorder(Account):
     def end(self, error: BaseException | None = None, *, closed: bool = False) -> None:
         """The answer is over: read to its end, or closed before that, or broken by `error`."""
         if not self._open:
+            return
+        # Whoever closes the stream has the rest of it read; so has whoever only drops its iterator first.
+        if self.drains and (self._draining or type(error) is GeneratorExit) and (closed or error is not None):
             return
         try:
             self._open.pop()

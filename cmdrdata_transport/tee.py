@@ -17,6 +17,7 @@ from itertools import islice
 from typing import Any
 
 from cmdrdata_transport.asking import LIST, OBJECT, ORDINARY_END, Veil
+from cmdrdata_transport.draining import AsyncDrained, Drained
 from cmdrdata_transport.recorder import Recorder
 
 LINE_END = ord("\n")
@@ -27,7 +28,7 @@ class Tee:
     """A response's stream, watched; sync."""
 
     def __init__(self, stream: Any, recorder: Recorder) -> None:
-        self._stream = stream
+        self._stream = Drained(stream, recorder) if recorder.drains else stream
         self._recorder = recorder
 
     def __iter__(self) -> Generator[bytes]:
@@ -87,7 +88,7 @@ class AsyncTee:
     """A response's stream, watched; async. Ending a record never awaits."""
 
     def __init__(self, stream: Any, recorder: Recorder) -> None:
-        self._stream = stream
+        self._stream = AsyncDrained(stream, recorder) if recorder.drains else stream
         self._recorder = recorder
 
     async def __aiter__(self) -> AsyncGenerator[bytes]:

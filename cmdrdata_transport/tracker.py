@@ -16,7 +16,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from time import monotonic
-from typing import Any
+from typing import Any, Literal, cast
 from uuid import uuid4
 from weakref import WeakSet, WeakValueDictionary
 
@@ -46,6 +46,8 @@ DEFAULT_API = "https://api.cmdrdata.ai/api/events"
 EXIT_TIMEOUT = 2.0
 """Seconds that the end of a process may wait for deliveries; what is left is in the journal."""
 
+DRAIN_SECONDS = 30.0
+
 Receiver = Sink | Callable[[list[UsageEvent]], object]
 
 
@@ -60,6 +62,9 @@ class Tracker:
     recorded, instead of recorded without one. `include_usage`: whether streams of chat completions that
     do not ask for their usage are made to, and the answer to that is hidden: "auto" at the hosts of
     providers that take the option, True at other hosts of that shape too, False nowhere.
+    `on_early_close`: what becomes of a stream that the application closes before its end: "partial" counts
+    what is known, "drain" reads the rest in the background, for at most `drain_seconds`, so that all of
+    it is known. The provider goes on generating then, and bills what nobody reads.
     `on_event`: one more function that is given events, on its own thread.
     `batch_customers`: whose the results of a batch are that was made for many: a mapping from `custom_id`
     to customer, or a function; None is the customer who started the batch.
@@ -86,6 +91,8 @@ class Tracker:
         metadata: Mapping[str, Any] | None = None,
         require_customer: bool = False,
         include_usage: IncludeUsage = "auto",
+        on_early_close: Literal["partial", "drain"] = "partial",
+        drain_seconds: float = DRAIN_SECONDS,
         on_event: Callable[[list[UsageEvent]], object] | None = None,
         disabled: bool = False,
         record_error_messages: bool = False,
@@ -131,6 +138,7 @@ class Tracker:
             library_version=__version__,
             jobs=Jobs(self.home, self.counters.count),
             service=self._service,
+            drain_seconds=_checked_drain(on_early_close, drain_seconds),
             batch_customers=_checked_lookup(batch_customers),
             require_customer=require_customer,
             record_error_messages=record_error_messages,
@@ -523,12 +531,20 @@ def _checked_seconds(value: Any) -> float:
     return value
 
 
+def _checked_drain(on_early_close: Any, seconds: Any) -> float | None:
+    if on_early_close not in ("partial", "drain"):
+        raise TrackingSetupError(f'on_early_close= takes "partial" or "drain", not {on_early_close!r}')
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 < seconds < float("inf"):
+        raise TrackingSetupError(f"drain_seconds= takes a number of seconds above 0, not {seconds!r}")
+    return seconds if on_early_close == "drain" else None
+
+
 def _checked_lookup(given: Any) -> Callable[[str], str | None] | None:
-    if given is None or (callable(given) and not isinstance(given, type)):
-        return given
     if isinstance(given, Mapping):
         customers: Mapping[str, str] = given
         return customers.get
+    if given is None or (callable(given) and not isinstance(given, type)):
+        return cast("Callable[[str], str | None] | None", given)
     raise TrackingSetupError(
         f"batch_customers= takes a mapping from custom_id to customer, or a function, not {given!r}"
     )

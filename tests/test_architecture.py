@@ -40,6 +40,7 @@ FLOORS = (
     {"counters", "segments"},
     {"forks"},
     {"meter", "stated", "tee"},
+    {"draining"},
     {"recorder"},
     {"account"},
     {"asking", "batch", "guess"},

@@ -17,6 +17,7 @@ from endings import CHAT, ENDINGS, TRAILER, USAGE, Ending
 from exchange import coded
 from four_ways import EVERY, FOUR, URL, App, Script, World, run
 
+from cmdrdata_transport.event import UsageEvent
 from cmdrdata_transport.httpx2 import TrackedTransport
 from cmdrdata_transport.testing import capture_usage
 
@@ -152,6 +153,7 @@ def test_the_event_is_there_when_the_last_event_can_be_decoded(world: World, api
 def test_a_stream_that_was_given_up_says_how_much_of_it_came(world: World, read: int, api: str) -> None:
     """Bytes and chunks are counted as what they are: they say nothing of tokens."""
     url, chunks = STREAMS[api]
+    events: list[UsageEvent] = []
 
     async def read_some(app: App) -> None:
         response = await app.send(url=url)
@@ -161,15 +163,16 @@ def test_a_stream_that_was_given_up_says_how_much_of_it_came(world: World, read:
             if not left:
                 break
         await app.close(response)
+        events.extend(app.events)
 
-    done = run(read_some, world, Script(body=[*chunks[:3], b": more\n\n", *chunks[3:]]), customer_id="acme")
-    (event,) = done.events
-    if event["usage_status"] == "partial":
+    run(read_some, world, Script(body=[*chunks[:3], b": more\n\n", *chunks[3:]]), customer_id="acme")
+    (event,) = events
+    if event.usage_status == "partial":
         came = {"delivered_bytes": sum(map(len, chunks[:read])), "delivered_chunks": read}
-        assert event["details"] == came
+        assert event.usage.details == came
     else:  # of responses the third chunk is the end
         assert (api, read) == ("openai.responses", 3)
-        assert "details" not in event
+        assert event.usage.details is None
 
 
 # --- where nobody waits for it ----------------------------------------------------------------------

@@ -1,0 +1,202 @@
+"""Reads on, in the background, where an application closes a stream before its end.
+
+Knows how to keep a body's iterator when the application lets go of it, and to read the rest within a
+bound of time and bytes, so that the usage at the end is known and not guessed; the connection goes back
+to its pool then. The provider goes on generating, and billing: whoever turns this on has asked for that.
+
+A sync stream may be closed by garbage collection, where no lock may be taken: it is handed to a thread
+through a queue that is made for that. An async one is read on by a task of its event loop; on trio, and
+where no loop runs, it is closed as ever. Does not know what the bytes mean.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import contextlib
+import os
+import threading
+from collections.abc import AsyncGenerator, Generator
+from queue import Empty, SimpleQueue
+from time import monotonic
+from typing import Any
+
+from cmdrdata_transport.recorder import Recorder
+
+MOST_BYTES = 8 * 1024 * 1024
+"""More of a body is not read."""
+
+MOST_AT_ONCE = 64
+"""So many streams are read on at the same time; another one is closed."""
+
+LOOK_SECONDS = 0.25
+
+
+class Drained:
+    """A body whose rest is read when it is closed; sync."""
+
+    def __init__(self, stream: Any, recorder: Recorder) -> None:
+        self._stream = stream
+        self._chunks = iter(stream)
+        self._recorder = recorder
+        self._reading = threading.Lock()
+        self._stopped = False
+        self.seconds = recorder.drain_seconds
+        self.until = 0.0
+        _readers.ensure_running()
+
+    def __iter__(self) -> Generator[bytes]:
+        # Not `yield from`: to close this generator would close the one below.
+        for chunk in self._chunks:  # noqa: UP028
+            yield chunk
+
+    def close(self) -> None:
+        """Have the rest read, if there is one that counts; else close the stream below."""
+        if _readers.free() and self._recorder.drain():
+            _readers.take(self)
+        else:
+            self._stream.close()
+
+    def read(self) -> None:
+        """Read the rest, in a thread of its own. Whatever fails ends it."""
+        recorder, left = self._recorder, MOST_BYTES
+        try:
+            for chunk in self._chunks:
+                with self._reading:
+                    if self._stopped:
+                        break
+                    recorder.kept.append(chunk)
+                    recorder.look()
+                left -= len(chunk)
+                if left <= 0 or monotonic() > self.until:
+                    break
+        except Exception:  # noqa: S110 - what is known until then is what there is
+            pass
+        finally:
+            self.stop()
+            with contextlib.suppress(Exception):
+                self._stream.close()
+
+    def stop(self) -> None:
+        """It takes too long, or is over: what is known counts."""
+        with self._reading:
+            self._stopped = True
+            self._recorder.drained()
+
+
+class AsyncDrained:
+    """The same, async."""
+
+    def __init__(self, stream: Any, recorder: Recorder) -> None:
+        self._stream = stream
+        self._chunks = aiter(stream)
+        self._recorder = recorder
+
+    async def __aiter__(self) -> AsyncGenerator[bytes]:
+        async for chunk in self._chunks:
+            yield chunk
+
+    async def aclose(self) -> None:
+        """Have the rest read by a task, if there is one that counts; else close the stream below."""
+        if len(_tasks) < MOST_AT_ONCE and _loop() is not None and self._recorder.drain():
+            task = asyncio.create_task(self._read(), name="cmdrdata drain")
+            _tasks.add(task)
+            task.add_done_callback(_tasks.discard)
+            return
+        await self._close()
+
+    async def _read(self) -> None:
+        recorder, left = self._recorder, MOST_BYTES
+        try:
+            async with asyncio.timeout(recorder.drain_seconds):
+                async for chunk in self._chunks:
+                    recorder.kept.append(chunk)
+                    recorder.look()
+                    left -= len(chunk)
+                    if left <= 0:
+                        break
+        except Exception:  # noqa: S110 - what is known until then is what there is
+            pass
+        finally:
+            recorder.drained()
+            with contextlib.suppress(Exception):
+                await self._close()
+
+    async def _close(self) -> None:
+        try:
+            if isinstance(self._chunks, AsyncGenerator):
+                await self._chunks.aclose()
+        finally:
+            await self._stream.aclose()
+
+
+class _Readers:
+    """The threads that read on: one that waits for streams, and one for each of those."""
+
+    def __init__(self) -> None:
+        self._pid = 0
+        self._new: SimpleQueue[Drained] = SimpleQueue()
+        self._active: list[Drained] = []
+        self._waiter: threading.Thread | None = None
+
+    def ensure_running(self) -> None:
+        """Called where an answer starts, never where one ends."""
+        if self._pid != os.getpid():  # the first time, and in a forked child: the threads are its parent's
+            self._pid = os.getpid()
+            self._new, self._active, self._waiter = SimpleQueue(), [], None
+        if self._waiter is None:
+            with contextlib.suppress(RuntimeError):  # the interpreter is going down
+                waiter = threading.Thread(target=self._wait, name="cmdrdata drain", daemon=True)
+                self._waiter = waiter
+                waiter.start()
+
+    def free(self) -> bool:
+        """Whether there is somebody to read one more."""
+        return self._waiter is not None and self._pid == os.getpid() and len(self._active) < MOST_AT_ONCE
+
+    def take(self, drained: Drained) -> None:
+        """Have it read. Takes no lock: garbage collection comes here."""
+        self._new.put(drained)
+
+    def stop_all(self) -> None:
+        """The process ends: what is known counts."""
+        with contextlib.suppress(Empty):
+            while True:
+                self._active.append(self._new.get_nowait())
+        for drained in list(self._active):
+            drained.stop()
+
+    def _wait(self) -> None:
+        new, active = self._new, self._active
+        while True:
+            with contextlib.suppress(Empty):
+                drained = new.get(timeout=LOOK_SECONDS if active else None)
+                drained.until = monotonic() + drained.seconds
+                active.append(drained)
+                threading.Thread(
+                    target=self._read, args=(drained,), name="cmdrdata drain", daemon=True
+                ).start()
+            for late in [each for each in active if monotonic() > each.until]:
+                late.stop()
+                with contextlib.suppress(ValueError):
+                    active.remove(late)
+
+    def _read(self, drained: Drained) -> None:
+        try:
+            drained.read()
+        finally:
+            with contextlib.suppress(ValueError):
+                self._active.remove(drained)
+
+
+def _loop() -> asyncio.AbstractEventLoop | None:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
+
+
+_readers = _Readers()
+_tasks: set[asyncio.Task[None]] = set()
+
+atexit.register(_readers.stop_all)

@@ -4,8 +4,9 @@ Sources: the types of the mistralai SDK 3.7 (`models/usageinfo.py`, `models/conv
 `models/ocrusageinfo.py`), and recorded traffic. Cached tokens are a part of the prompt; servers named
 them `num_cached_tokens` before they had details. A transcription's audio is not in its prompt: the
 total shows it. Streams state usage without being asked; the service tier stands in the usage object.
-A conversation's answer has no id of its own; its first output has. The results of a batch are in a file
-that it names, and in its own answer for whoever asks for them there.
+A conversation's answer has no id of its own; its first output has. What its connectors gave the model to
+read is beside the prompt, as the total shows. The results of a batch are in a file that it names, and in
+its own answer for whoever asks for them there.
 """
 
 from __future__ import annotations
@@ -87,6 +88,7 @@ CONVERSATION = Shape(
     usage=(("usage",),),
     units={
         **UNITS,
+        "connector_tokens": ("input_tokens", "input_tool_tokens"),
         "connectors": {"web_search": "web_searches", "web_search_premium": "web_searches"},
     },
     response_id=(("outputs", 0, "id"), ("id",)),

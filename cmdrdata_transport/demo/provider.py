@@ -29,12 +29,14 @@ from typing import Any
 from cmdrdata_transport.demo.cuts import awkward, framed
 from cmdrdata_transport.demo.dialects import (
     anthropic,
+    batches,
     cohere,
     compatible,
     google,
     jobs,
     ollama,
     openai,
+    openai_media,
     perplexity,
     speech,
 )
@@ -44,7 +46,10 @@ from cmdrdata_transport.demo.loopback import Answer, Call
 ACCOUNT_HEADER = "x-demo-account"
 """A request header that says whom an answer is for; the account is kept apart for each."""
 
-_DIALECTS = (compatible, perplexity, cohere, ollama, speech, jobs, openai, anthropic, google)
+_DIALECTS = (
+    *(compatible, perplexity, cohere, ollama, speech, jobs, openai_media, batches),
+    *(openai, anthropic, google),
+)
 """Those at a path of their own first: the last three speak under any prefix."""
 
 _ROUTES = tuple((re.compile(route.pattern), route) for dialect in _DIALECTS for route in dialect.ROUTES)
@@ -70,8 +75,8 @@ class Provider:
     """A handler for `Loopback`. Safe in any thread.
 
     `seed` decides the numbers and the cuts. `pace` is the least time between two chunks, in seconds.
-    `refusals` is the share of calls, of SDKs that say which attempt it is, whose first attempt is
-    answered 429. `gzipped` is the share of answers that are coded where the client accepts it.
+    `refusals` is the share of calls with counts, of SDKs that say which attempt it is, whose first
+    attempt is answered 429. `gzipped` is the share of answers that are coded where the client accepts it.
 
     `stated` has one entry for each answer that stated usage, made when the answer is.
     """
@@ -99,8 +104,6 @@ class Provider:
                 except ValueError:
                     return _failure(400, "invalid_request_error", "the body is not JSON")
                 random = self._random(call, account)
-                if call.header("x-stainless-retry-count") == "0" and random.random() < self._refusals:
-                    return self._refuse()
                 asked = Asked(
                     body=body,
                     named=match.groupdict(),
@@ -110,6 +113,8 @@ class Provider:
                     begun=self._begun,
                 )
                 told = route.tell(asked)
+                if told.units and self._is_refused(call, random):
+                    return self._refuse()
                 self._keep(told, account, route.provider)
                 return self._answer(told, call, random)
         return _failure(404, "not_found_error", f"nothing is at {call.method} {call.path}")
@@ -123,6 +128,10 @@ class Provider:
         with self._lock:
             self._seen[key] += 1
             return Random(f"{key} {self._seen[key]}")  # noqa: S311 - a script, not a secret
+
+    def _is_refused(self, call: Call, random: Random) -> bool:
+        first = call.method == "POST" and call.header("x-stainless-retry-count") == "0"
+        return first and random.random() < self._refusals
 
     def _refuse(self) -> Answer:
         with self._lock:

@@ -6,6 +6,7 @@ So the bytes are such as the SDK takes for its provider's, and the account is tr
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Iterable, Mapping
 from decimal import Decimal
@@ -74,7 +75,41 @@ PREDICTION: Shown = {
 NOTHING: Shown = {}
 """Speech is bytes: what it used is in headers, or follows from the text."""
 
+RESPONSE = tokens("usage", "input_tokens", "output_tokens")
+BATCH = tokens("response.body.usage")
+
+
+def in_file(shown: Shown) -> Shown:
+    """The same, in the only line of a file."""
+
+    def read(find: Callable[[Any], Any]) -> Callable[[Any], Any]:
+        return lambda answer: find(json.loads(answer.text))
+
+    return {unit: read(find) for unit, find in shown.items()}
+
+
 SHOWN: dict[str, dict[str, Shown]] = {
+    "openai, media": {
+        "images": {**RESPONSE, "images": lambda answer: len(answer.data)},
+        "images, DALL-E": {"images": lambda answer: len(answer.data)},
+        "transcription": RESPONSE,
+        "transcription, streaming": RESPONSE,
+        "transcription, Whisper": {"audio_seconds": at("usage.seconds")},
+        "translation": {"audio_seconds": at("duration")},
+        "speech": NOTHING,
+        "completions": CHAT,
+    },
+    "openai, later": {"response in the background": RESPONSE, "batch": in_file(BATCH)},
+    "anthropic, later": {
+        "batch": {
+            "input_tokens": at(
+                "result.message.usage.input_tokens",
+                "result.message.usage.cache_creation_input_tokens",
+                "result.message.usage.cache_read_input_tokens",
+            ),
+            "output_tokens": at("result.message.usage.output_tokens"),
+        }
+    },
     "cohere": {
         "chat": billed("usage"),
         "chat, streaming": billed("delta.usage"),
@@ -119,7 +154,7 @@ SHOWN: dict[str, dict[str, Shown]] = {
         "chat": PERPLEXITY,
         "chat, streaming": PERPLEXITY,
         "responses": {
-            **tokens("usage", "input_tokens", "output_tokens"),
+            **RESPONSE,
             "web_searches": at("usage.tool_calls_details.search_web.invocation"),
         },
         "responses, streaming": tokens("response.usage", "input_tokens", "output_tokens"),
@@ -155,7 +190,7 @@ SHOWN: dict[str, dict[str, Shown]] = {
     "openai at xAI": {
         "chat": XAI,
         "chat, streaming": XAI,
-        "responses": tokens("usage", "input_tokens", "output_tokens"),
+        "responses": RESPONSE,
         "responses, streaming": tokens("response.usage", "input_tokens", "output_tokens"),
     },
     "openai at DeepSeek": {
@@ -203,4 +238,4 @@ def test_every_call_shows_something() -> None:
     known = {sdk.name: {what.name for what in sdk.calls} for sdk in EVERY_SDK if sdk not in CALLED_SDKS}
     assert {name: set(shown) for name, shown in SHOWN.items()} == known
     silent = {name for shown in SHOWN.values() for name, units in shown.items() if not units}
-    assert silent == {"text to speech", "speak"}
+    assert silent == {"text to speech", "speak", "speech"}

@@ -8,6 +8,7 @@ same call: the async one gives what the sync one gives, or an awaitable of it.
 from __future__ import annotations
 
 from cmdrdata_transport.demo.calls.anthropic import ANTHROPIC
+from cmdrdata_transport.demo.calls.batches import ANTHROPIC_LATER, OPENAI_LATER
 from cmdrdata_transport.demo.calls.cohere import COHERE_V1, COHERE_V2
 from cmdrdata_transport.demo.calls.google import GOOGLE
 from cmdrdata_transport.demo.calls.hosted import AI21, HUGGINGFACE
@@ -15,6 +16,7 @@ from cmdrdata_transport.demo.calls.jobs import ASSEMBLYAI, REPLICATE
 from cmdrdata_transport.demo.calls.mistral import MISTRAL
 from cmdrdata_transport.demo.calls.ollama import OLLAMA
 from cmdrdata_transport.demo.calls.openai import DEEPSEEK, OPENAI, OPENROUTER, XAI
+from cmdrdata_transport.demo.calls.openai_media import OPENAI_MEDIA
 from cmdrdata_transport.demo.calls.speech import DEEPGRAM, ELEVENLABS
 from cmdrdata_transport.demo.calls.stainless import CEREBRAS, FIREWORKS, GROQ, PERPLEXITY, TOGETHER, WRITER
 from cmdrdata_transport.demo.calls.table import (
@@ -32,6 +34,9 @@ CALLED_SDKS = (OPENAI, ANTHROPIC, GOOGLE, GROQ)
 
 EVERY_SDK = (
     *CALLED_SDKS,
+    OPENAI_MEDIA,
+    OPENAI_LATER,
+    ANTHROPIC_LATER,
     COHERE_V2,
     COHERE_V1,
     MISTRAL,

@@ -24,14 +24,23 @@ def _connect_async(module: Any, url: str, http: Any) -> Any:
     return module.AsyncAnthropic(base_url=url, api_key=KEY, http_client=http)
 
 
-ANTHROPIC = CalledSdk(
-    name="anthropic",
-    module="anthropic",
-    provider="anthropic",
-    connect=_connect,
-    connect_async=_connect_async,
-    calls=(
-        SdkCall(name="messages", make=messages("claude-haiku-4-5")),
-        SdkCall(name="messages, streaming", make=messages("claude-haiku-4-5", stream=True), streaming=True),
-    ),
+def through_anthropic(name: str, at: str, *calls: SdkCall) -> CalledSdk:
+    """The anthropic SDK."""
+    return CalledSdk(
+        name=name,
+        module="anthropic",
+        provider="anthropic",
+        connect=_connect,
+        connect_async=_connect_async,
+        calls=calls,
+        at=at,
+        sdk="anthropic",
+    )
+
+
+ANTHROPIC = through_anthropic(
+    "anthropic",
+    "",
+    SdkCall(name="messages", make=messages("claude-haiku-4-5")),
+    SdkCall(name="messages, streaming", make=messages("claude-haiku-4-5", stream=True), streaming=True),
 )

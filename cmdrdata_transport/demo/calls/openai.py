@@ -43,7 +43,8 @@ def of_class(name: str, at: str = "", **options: Any) -> Connect:
     return connect
 
 
-def _through_openai(name: str, provider: str, at: str, *calls: SdkCall) -> CalledSdk:
+def through_openai(name: str, provider: str, at: str, *calls: SdkCall) -> CalledSdk:
+    """The openai SDK at a server of this provider."""
     return CalledSdk(
         name=name,
         module="openai",
@@ -55,7 +56,7 @@ def _through_openai(name: str, provider: str, at: str, *calls: SdkCall) -> Calle
     )
 
 
-OPENAI = _through_openai(
+OPENAI = through_openai(
     "openai",
     "openai",
     "/v1",
@@ -66,7 +67,7 @@ OPENAI = _through_openai(
     SdkCall(name="embeddings", make=embeddings("text-embedding-3-small")),
 )
 
-XAI = _through_openai(
+XAI = through_openai(
     "openai at xAI",
     "x-ai",
     "/x-ai/v1",
@@ -76,7 +77,7 @@ XAI = _through_openai(
     SdkCall(name="responses, streaming", make=responses("grok-4.3", stream=True), streaming=True),
 )
 
-DEEPSEEK = _through_openai(
+DEEPSEEK = through_openai(
     "openai at DeepSeek",
     "deepseek",
     "/deepseek/v1",
@@ -84,7 +85,7 @@ DEEPSEEK = _through_openai(
     SdkCall(name="chat, streaming", make=chat("deepseek-chat", **STREAM), streaming=True),
 )
 
-OPENROUTER = _through_openai(
+OPENROUTER = through_openai(
     "openai at OpenRouter",
     "openrouter",
     "/openrouter/v1",

@@ -14,12 +14,12 @@ from decimal import Decimal
 from cmdrdata_transport.demo.dialects.drawing import JSON, Asked, Document, Route, Told, compact
 
 
-def _told(document: Document, status: int = 200) -> Told:
+def as_told(document: Document, status: int = 200) -> Told:
     """What states nothing, yet or any more."""
     return Told(content=compact(document).encode(), content_type=JSON, status=status)
 
 
-def _again(asked: Asked, over: Document, under_way: Document) -> tuple[Document, bool]:
+def again(asked: Asked, over: Document, under_way: Document) -> tuple[Document, bool]:
     """The job as it is now, and whether it is told to be over for the first time."""
     job = asked.begun[asked.named["id"]]
     times = job["asked for"] = job.get("asked for", 0) + 1
@@ -55,7 +55,7 @@ def predict(asked: Asked) -> Told:
     asked.begun[response_id] = {"begun": begun}
     if asked.waits:
         begun = {**begun, "status": "processing", "output": ["".join(asked.text())]}
-    return _told(begun, 201)
+    return as_told(begun, 201)
 
 
 def prediction(asked: Asked) -> Told:
@@ -71,7 +71,7 @@ def prediction(asked: Asked) -> Told:
         "completed_at": "2026-11-01T20:27:47.872Z",
         "metrics": {"predict_time": float(seconds), "total_time": float(seconds) + 1.5, **tokens},
     }
-    document, first = _again(asked, over, {"status": "processing"})
+    document, first = again(asked, over, {"status": "processing"})
     counts = Counter(
         input_tokens=tokens["input_token_count"],
         output_tokens=tokens["output_token_count"],
@@ -83,7 +83,7 @@ def prediction(asked: Asked) -> Told:
 def predictions(asked: Asked) -> Told:
     """`GET /v1/predictions`: everything, as it stands."""
     results = [job.get("told", job["begun"]) for job in asked.begun.values() if "urls" in job["begun"]]
-    return _told({"previous": None, "next": None, "results": results})
+    return as_told({"previous": None, "next": None, "results": results})
 
 
 def transcribe(asked: Asked) -> Told:
@@ -98,7 +98,7 @@ def transcribe(asked: Asked) -> Told:
         "audio_duration": None,
     }
     asked.begun[response_id] = {"begun": begun}
-    return _told(begun)
+    return as_told(begun)
 
 
 def transcript(asked: Asked) -> Told:
@@ -112,7 +112,7 @@ def transcript(asked: Asked) -> Told:
         "audio_duration": seconds,
         "speech_model_used": "universal-3-pro",
     }
-    document, first = _again(asked, over, {"status": "processing"})
+    document, first = again(asked, over, {"status": "processing"})
     amounts = {"audio_seconds": Decimal(seconds)}
     return _over(document, first, Counter(), amounts, "universal-3-pro")
 

@@ -273,3 +273,21 @@ def test_the_parts_of_a_background_answer_are_told_once_too(host: Host) -> None:
         ("acme", 1, "gpt-image-2", 1126),
         ("acme", 2, "gpt-5.4-svg", 2300),
     ]
+
+
+def test_results_without_a_name_are_told_apart_by_their_place(host: Host) -> None:
+    """Embeddings have no id of their own; asked for again they are the same two."""
+    embedded = [{"response": {"embedding": {"values": [0.1]}, "tokenCount": count}} for count in (7, 7)]
+    output = {"inlinedEmbedContentResponses": {"inlinedResponses": embedded}}
+    url = "https://generativelanguage.googleapis.com/v1beta"
+    start = Ask(
+        method="POST",
+        url=f"{url}/models/gemini-embedding-001:asyncBatchEmbedContent",
+        answer={"name": "batches/b", "metadata": {"state": "BATCH_STATE_PENDING"}},
+        asked={"batch": {}},
+        customer="acme",
+    )
+    poll = Ask(method="GET", url=f"{url}/batches/b", answer={"done": True, "metadata": {"output": output}})
+    make(WAYS[0], host.process(), [start, poll, poll])
+    told = [(each.customer_id, each.model, each.usage.input_tokens) for each in host.ledger()]
+    assert told == [("acme", "gemini-embedding-001", 7)] * 2

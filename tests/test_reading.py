@@ -12,11 +12,15 @@ from cmdrdata_transport.providers.openai import CHAT_UNITS, ENDPOINTS
 from cmdrdata_transport.providers.reading import Answer, pick, read_headers
 from cmdrdata_transport.providers.routing import REMEMBERED_ROUTES, Router
 from cmdrdata_transport.providers.table import (
+    EVERY,
     Apart,
+    Aside,
     Each,
     Endpoint,
     Items,
+    Job,
     Length,
+    One,
     Parts,
     Provider,
     Same,
@@ -280,6 +284,12 @@ def answer_of(shape: Shape, *newest_first: Any) -> Answer:
         pytest.param({"a": {"b": {"c": "images"}}}, {"a": {"b": {"c": 1}}}, {"images": 1}, id="below"),
         pytest.param({"a": {"b": "images"}}, {"a": [{"b": 1}]}, {}, id="no object"),
         pytest.param({"a": "images", "b": "images"}, {"a": 1, "b": 2}, {"images": 3}, id="a sum"),
+        pytest.param(
+            {"a": Items(tree={"b": One(unit="images"), "c": One(unit="images")})},
+            {"a": [{"b": "x"}, {"c": [1]}, {"d": 1}, {"b": None}, 7]},
+            {"images": 2},
+            id="what is there",
+        ),
         pytest.param({"a": "images", "b": {"c": "images"}}, {"b": {"c": 2}, "a": 1}, {"images": 3}, id="far"),
         pytest.param({"a": ("images", "videos")}, {"a": 2}, {"images": 2, "videos": 2}, id="two units"),
         pytest.param(
@@ -565,6 +575,92 @@ def test_an_answer_waits_where_there_is_anything_at_a_place() -> None:
     assert answer_of(shape, {"request_id": None, "metadata": {}}).pending is None
 
 
+def test_of_several_words_on_waiting_the_last_one_counts() -> None:
+    """A name that was given to what is to come stays when it is there; what it says of itself is newer."""
+    shape = shape_of(pending={("request_id",): frozenset(), ("status",): frozenset({"pending"})})
+    assert answer_of(shape, {"request_id": "r", "status": "pending"}).pending is True
+    assert answer_of(shape, {"request_id": "r", "status": "done"}).pending is False
+
+
+def test_what_is_free_has_no_usage() -> None:
+    """Whatever it states, whether it can be asked for again or not."""
+    for job in (None, Job()):
+        shape = shape_of(units={"a": "images"}, free={("status",): frozenset({"failed"})}, job=job)
+        free = answer_of(shape, {"id": "x", "status": "failed", "usage": {"a": 1}})
+        assert (free.free, free.parts(lambda _: None)[0].counts) == (True, {})
+        assert answer_of(shape, {"id": "x", "status": "done", "usage": {"a": 1}}).free is False
+
+
+def test_of_what_a_stream_speaks_only_the_answer_is_read() -> None:
+    """A step's usage, its id and its status are none of the run's."""
+    shape = shape_of(units={"a": "images"}, only={("object",): frozenset({"run"}), ("error",): frozenset()})
+    step = {"object": "step", "id": "step_1", "usage": {"a": 9}}
+    run = {"object": "run", "id": "run_1", "usage": {"a": 1}}
+    read = answer_of(shape, step, run, {"object": ["run"], "id": "x"})
+    assert (read.usage, read.found["response_id"]) == ({"a": 1}, "run_1")
+    assert answer_of(shape, {"error": {"code": "c"}}).errors == {"error_code": "c"}
+
+
+TOOLS = shape_of(
+    units={"a": "images"},
+    asides=(
+        Aside(
+            at=(("tool",), ("answer", "tool")),
+            operation="image",
+            units={"in": "input_tokens"},
+            answer_model=(("tools", EVERY, "model"),),
+        ),
+        Aside(
+            at=(("output", EVERY, "drawn"),),
+            operation="speech",
+            units={"out": "output_tokens"},
+            model=(("by",),),
+        ),
+    ),
+)
+
+
+@pytest.mark.parametrize(
+    ("document", "expected"),
+    [
+        pytest.param(
+            {"tool": {"in": 5}}, [("image", None, {"input_tokens": 5, "total_tokens": 5})], id="one"
+        ),
+        pytest.param(
+            {"answer": {"tool": {"in": 5}}, "tools": [{"type": "x"}, {"model": "m"}, {"model": "n"}]},
+            [("image", "m", {"input_tokens": 5, "total_tokens": 5})],
+            id="a model of the answer's tools",
+        ),
+        pytest.param(
+            {"output": [{"drawn": {"out": 1, "by": "m"}}, {"drawn": None}, {}, {"drawn": {"out": 2}}]},
+            [
+                ("speech", "m", {"output_tokens": 1, "total_tokens": 1}),
+                ("speech", None, {"output_tokens": 2, "total_tokens": 2}),
+            ],
+            id="in a list",
+        ),
+        pytest.param({"tool": {"in": 0}}, [], id="idle"),
+        pytest.param({"tool": {}}, [], id="nothing said"),
+        pytest.param({"tool": [1], "output": {"drawn": 1}, "tools": "m"}, [], id="something else"),
+        pytest.param({"tool": {"in": -1}}, [], id="no count"),
+    ],
+)
+def test_what_a_tool_used_is_a_part_of_its_own(document: dict[str, Any], expected: list[Any]) -> None:
+    """Its counts are never among the answer's, and it never has the answer's model."""
+    answer = answer_of(TOOLS, {"model": "talks", "usage": {"a": 3}, **document})
+    first, *others = answer.parts(lambda _: None)
+    assert first.counts == {"images": 3}
+    assert [(each.operation, each.model, each.counts) for each in others] == expected
+
+
+def test_the_newest_word_on_tools_counts() -> None:
+    """Older events of a stream say it again, and an older stretch of it adds nothing."""
+    newest, older = {"tool": {"in": 5}}, {"tool": {"in": 4}}
+    read = answer_of(TOOLS, newest, older)
+    read.absorb_older(answer_of(TOOLS, older))
+    assert [part.counts.get("input_tokens") for part in read.parts(lambda _: None)] == [None, 5]
+
+
 @pytest.mark.parametrize(
     ("document", "errors"),
     [
@@ -633,6 +729,8 @@ REAL = Provider(
         Endpoint(path=r"/count$", shape=None),
         Endpoint(path=r"/(count|ask)$", shape=shape_of(api="ask")),
         Endpoint(path=r"/look$", shape=shape_of(api="look"), method="GET"),
+        Endpoint(path=r"/mine$", shape=shape_of(api="mine"), own=True),
+        Endpoint(path=r"/later$", shape=shape_of(api="later"), poll=True),
     ),
     compatible="real-compatible",
 )
@@ -655,6 +753,11 @@ LOCAL = Provider(id="local", hosts=(), endpoints=(Endpoint(path=r"/ask$", shape=
         ({}, ("POST", b"\xff\xfe", b"/\xff"), None),
         ({"any_host": True}, ("POST", b"proxy", b"/v1/ask"), ("real-compatible", "ask")),
         ({"any_host": True}, ("POST", b"proxy", b"/v1/count"), None),
+        ({"any_host": True}, ("POST", b"proxy", b"/v1/mine"), None),
+        ({"any_host": True}, ("POST", b"proxy", b"/v1/later"), None),
+        ({}, ("POST", b"api.real.test", b"/mine"), ("real", "mine")),
+        ({}, ("POST", b"api.real.test", b"/later"), ("real", "later")),
+        ({"provider": "real"}, ("POST", b"proxy", b"/v1/mine"), ("real", "mine")),
         ({"any_host": True}, ("POST", b"api.real.test", b"/ask"), ("real", "ask")),
         ({"provider": "local"}, ("POST", b"api.real.test", b"/ask"), ("local", "local")),
         ({"provider": "local"}, ("POST", b"api.real.test", b"/count"), None),

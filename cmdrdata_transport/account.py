@@ -170,6 +170,8 @@ class Account:
         status, outcome = self._judge(
             body, parts, error, closed=closed, elsewhere=source in ("header", "request")
         )
+        if status == "complete" and source == "body" and (route.shape.headers or route.shape.again):
+            self._compare(answer, parts[0])
         if resource is not None and (status in ("partial", "missing") or answer.pending):
             self._remember(resource, self._begun(asked, answer))
             parts = [parts[0]._replace(counts={})]  # all of it is told when it is done
@@ -385,6 +387,8 @@ class Account:
         shape = self._route.shape
         key = shape.request_model_key
         model = self._route.model or (pick(asked, shape.request_model) if key is None else asked.get(key))
+        if shape.request_model_header is not None:
+            model = model or _named(self._request.headers.raw, shape.request_model_header)
         if type(model) is str and model:
             event["request_model"] = model = model[:LONGEST_TEXT]
             event.setdefault("model", model)
@@ -410,6 +414,9 @@ class Account:
             event["request_id"] = value
         if table.service_tier and (value := self._header(table.service_tier)) is not None:
             event["service_tier"] = value
+        header = self._route.shape.model_header
+        if header is not None and (value := self._header((header,))) is not None:
+            event["model"] = value
 
     def _judge(
         self,
@@ -480,6 +487,19 @@ class Account:
         # What was charged is stated, if in no unit of ours.
         return "header" if self._header_details() else None, part
 
+    def _compare(self, answer: Answer, part: Part) -> None:
+        """What is told twice ought to be the same. Where it is not the body's own usage counts."""
+        for told in (read_headers(self._route.shape.headers, self._headers), answer.told_again()):
+            # Whoever says nothing of caches leaves them out of all input.
+            silent = any(part.counts.get(unit) and unit not in told for unit in _CACHES)
+            if any(
+                part.counts.get(unit, count) != count
+                for unit, count in told.items()
+                if not (silent and unit in _WITH_CACHES)
+            ):
+                self._lose("conflicts")
+                return
+
     def _asked(self) -> Mapping[str, Any]:
         """The request's JSON, or the text fields of its form; empty where it is not in memory."""
         try:
@@ -496,6 +516,9 @@ class Account:
             return {}
         return document if type(document) is dict else {}
 
+
+_CACHES = ("cache_read_tokens", "cache_write_tokens")
+_WITH_CACHES = frozenset({"input_tokens", "total_tokens"})
 
 _SHARED = (
     "format",
@@ -518,6 +541,11 @@ _SHARED = (
     "outcome",
 )
 """What every part of one answer says; time and finish reason are the first part's."""
+
+
+def _named(headers: Headers, name: bytes) -> str | None:
+    """What a header of the request says."""
+    return next((value.decode("latin-1") for each, value in headers if each.lower() == name), None)
 
 
 def _line(settings: Settings, event: dict[str, Any], part: Part, source: str | None) -> None:

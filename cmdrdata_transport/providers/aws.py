@@ -121,7 +121,14 @@ INVOKE_IMAGE = Shape(
     },
 )
 
-INVOKE_MESSAGES = replace(MESSAGES, headers=HEADERS)
+_METRICS: Tree = {
+    "inputTokenCount": "input_tokens",
+    "outputTokenCount": "output_tokens",
+    "cacheReadInputTokenCount": ("input_tokens", "cache_read_tokens"),
+    "cacheWriteInputTokenCount": ("input_tokens", "cache_write_tokens"),
+}
+
+INVOKE_MESSAGES = replace(MESSAGES, headers=HEADERS, again={("amazon-bedrock-invocationMetrics",): _METRICS})
 
 _INVOKE = r"/invoke(-with-response-stream)?$"
 

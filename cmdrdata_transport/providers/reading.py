@@ -185,6 +185,14 @@ class Answer:
             others += self._aside(report)
         return [Part(counts, raw, cost=cost), *others]
 
+    def told_again(self) -> Counts:
+        """What the second teller says, where there is one."""
+        counts: Counts = {}
+        for path, tree in self._shape.again.items():
+            if (value := self.objects.get(path)) is not None:
+                _read(tree, value, counts, lambda _: None)
+        return counts
+
     @property
     def _overlays(self) -> bool:
         stream = self._shape.stream

@@ -223,6 +223,8 @@ class Shape:
     apart: Apart | None = None
     beside: Mapping[Path, Tree] = field(default_factory=dict[Path, Tree])
     """Counts that stand outside the usage object; the object at the path is kept in `raw_usage` too."""
+    again: Mapping[Path, Tree] = field(default_factory=dict[Path, Tree])
+    """Where the same counts are told a second time; told otherwise there, they are a conflict to be seen."""
     lists: Mapping[Path, Tree] = field(default_factory=dict[Path, Tree])
     """Counts that are lengths of lists of content; these lists are never kept."""
     parts: Parts | None = None
@@ -241,6 +243,10 @@ class Shape:
     request: Tree = field(default_factory=dict[str, Any])
     """Counts that follow from what was asked, where the answer states none: characters to be spoken."""
     request_model: Paths = (("model",),)
+    request_model_header: bytes | None = None
+    """A request header that names the model, where neither path, query nor body does."""
+    model_header: bytes | None = None
+    """A response header that names the model, for answers whose body does not."""
     request_details: Mapping[str, Paths] = field(default_factory=dict[str, Paths])
     """What was asked for that changes a price: size, quality, voice."""
     error: Paths = (("error",),)
@@ -282,7 +288,7 @@ class Shape:
         }
         facts = tuple((name, _only_key(paths), paths) for name, paths in named.items() if paths)
         object.__setattr__(self, "facts", facts)
-        object.__setattr__(self, "objects", (*self.beside, *self.lists))
+        object.__setattr__(self, "objects", (*self.beside, *self.lists, *self.again))
         object.__setattr__(self, "request_model_key", _only_key(self.request_model))
         object.__setattr__(self, "error_keys", frozenset(path[0] for path in self.error))
 

@@ -170,7 +170,8 @@ class Account:
         status, outcome = self._judge(
             body, parts, error, closed=closed, elsewhere=source in ("header", "request")
         )
-        if status == "complete" and source == "body" and (route.shape.headers or route.shape.again):
+        tells_again = route.shape.again or (route.shape.headers and not route.shape.headers_add)
+        if status == "complete" and source == "body" and tells_again:
             self._compare(answer, parts[0])
         if resource is not None and (status in ("partial", "missing") or answer.pending):
             self._remember(resource, self._begun(asked, answer))

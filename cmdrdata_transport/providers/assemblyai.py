@@ -57,6 +57,7 @@ SYNC_TRANSCRIPT = Shape(
     operation="transcription",
     usage=((),),
     units={"audio_duration_ms": _SECONDS_IN_MS},
+    request_model_header=b"x-aai-model",
     response_id=(("session_id",),),
     model=(),
 )
@@ -70,6 +71,7 @@ SPEECH = Shape(
     request={"text": Length(unit="input_characters"), "input": Length(unit="input_characters")},
     response_id=(),
     model=(),
+    model_header=b"x-tts-model",
 )
 
 ASSEMBLYAI = Provider(

@@ -50,6 +50,7 @@ SPEAK = Shape(
     request={"text": Length(unit="input_characters")},
     response_id=(),
     model=(),
+    model_header=b"dg-model-name",
 )
 
 DEEPGRAM = Provider(

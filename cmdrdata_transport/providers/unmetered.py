@@ -170,6 +170,12 @@ UNMETERED: tuple[Unmetered, ...] = (
     ),
     Unmetered(
         provider="google",
+        what="videos and batches whose answer is larger than 16 MiB",
+        why="it is one document, of which no more is read; counted as `too_large`",
+        instead="have them put into a file, or Cloud Storage",
+    ),
+    Unmetered(
+        provider="google",
         what="tuning",
         why=JOB,
         instead=_COUNTS,
@@ -359,6 +365,12 @@ UNMETERED: tuple[Unmetered, ...] = (
         what="lists of predictions",
         why=AGAIN,
         example="GET https://api.replicate.com/v1/predictions",
+    ),
+    Unmetered(
+        provider="x-ai",
+        what="images and videos of a batch",
+        why="how their results state them is not known",
+        instead=_HAND,
     ),
     # SDKs that use no httpx
     Unmetered(

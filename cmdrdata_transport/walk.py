@@ -1,11 +1,12 @@
 """Looks through what an object holds, and what that holds, for what is wanted.
 
 Knows how Python objects hold others: by their attributes and slots, in containers, in bound methods and
-partials. Reads them where they lie: no code of the object's own runs, not a property, not a
-`__getattr__`, not even a `__class__` that pretends. Knows no SDK.
+partials, and in what a function has kept of the place where it was made. Reads them where they lie: no
+code of the object's own runs, not a property, not a `__getattr__`, not even a `__class__` that pretends.
+Knows no SDK.
 
-Not entered are modules, classes and functions, through which everything is within reach, and objects
-of the standard library other than containers.
+Not entered are modules, classes and the globals of functions, through which everything is within reach,
+and objects of the standard library other than containers.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from types import GetSetDescriptorType, MemberDescriptorType, MethodType, SimpleNamespace
+from types import FunctionType, GetSetDescriptorType, MemberDescriptorType, MethodType, SimpleNamespace
 from typing import Any
 
 OBJECTS = 20_000
@@ -83,7 +84,11 @@ def _held(obj: object) -> Iterator[Any]:
     for container in _CONTAINERS:
         if issubclass(kind, container):
             yield from _members(obj, container)
-    if kind in _OPEN or not _is_closed(kind):
+    if kind is FunctionType:
+        for cell in obj.__closure__ or ():  # type: ignore[attr-defined]  # it is a function
+            with suppress(ValueError):  # of a name that has no value yet
+                yield cell.cell_contents
+    elif kind in _OPEN or not _is_closed(kind):
         yield from attributes(obj).values()
 
 

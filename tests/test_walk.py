@@ -95,6 +95,17 @@ class Mapped(dict[str, Any]):
         return []
 
 
+def closure(value: object) -> Callable[[], object]:
+    """A function that has kept a value, and a name that never got one."""
+
+    def inner() -> object:
+        return value or never
+
+    if not value:
+        never = value
+    return inner
+
+
 HOLDERS: dict[str, Callable[[Any], Any]] = {
     "itself": lambda it: it,
     "attribute": Plain,
@@ -117,6 +128,8 @@ HOLDERS: dict[str, Callable[[Any], Any]] = {
     "partial": lambda it: functools.partial(print, it),
     "partial's keyword": lambda it: functools.partial(print, end=it),
     "partial of a method": lambda it: functools.partial(it.sing),
+    "closure": closure,
+    "closure of a closure": lambda it: closure(closure(it)),
     "odd list": lambda it: Listed([it]),
     "odd dict": lambda it: Mapped(a=it),
 }

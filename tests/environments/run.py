@@ -142,6 +142,7 @@ ENVIRONMENTS = (
         name="frameworks",
         why="what is built on SDKs, and pins their older releases",
         requirements=(
+            "langchain",
             "langchain-openai",
             "langchain-anthropic",
             "langchain-google-genai",
@@ -149,14 +150,15 @@ ENVIRONMENTS = (
             "instructor",
             "pytest",
         ),
-        sdks="langchain-openai langchain-anthropic langchain-google-genai llama-index-llms-openai instructor",
+        sdks="langchain langchain-openai langchain-anthropic langchain-google-genai llama-index-llms-openai "
+        "instructor",
         tests=FRAMEWORKS,
     ),
     Environment(
-        name="pydantic-ai",
-        why="on the newest SDKs; makes new HTTP clients for new event loops",
-        requirements=("pydantic-ai-slim[openai,anthropic,google]>=2.60", "pytest"),
-        sdks="pydantic-ai-slim",
+        name="newest-frameworks",
+        why="what is built on the newest SDKs; pydantic-ai makes new HTTP clients for new event loops",
+        requirements=("pydantic-ai-slim[openai,anthropic,google]>=2.60", "openai-agents", "pytest"),
+        sdks="pydantic-ai-slim openai-agents",
         tests=FRAMEWORKS,
     ),
     Environment(

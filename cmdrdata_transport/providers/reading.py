@@ -217,14 +217,9 @@ class Answer:
     def _absorb_asides(self, asides: tuple[Aside, ...], document: dict[str, Any]) -> None:
         for aside in asides:
             for path in aside.at:
-                for usage in _every(document, path):
-                    if type(usage) is dict:
-                        model = pick(usage, aside.model)
-                        if model is None:
-                            named = (name for place in aside.answer_model for name in _every(document, place))
-                            model = next(named, None)
-                        model = model[:LONGEST_TEXT] if type(model) is str else None
-                        self.asides = (*self.asides, (aside, usage, model))
+                if path[0] in document:  # of a stream's way to say it and a document's, one is there
+                    found = (each for each in _every(document, path) if type(each) is dict)
+                    self.asides += tuple((aside, each, _tool_model(aside, each, document)) for each in found)
 
     def _aside(self, report: Callable[[str], None]) -> list[Part]:
         found: list[Part] = []
@@ -329,6 +324,13 @@ def _every(document: Any, path: Path) -> list[Any]:
         else:
             found = [value for each in found if (value := pick(each, ((key,),))) is not None]
     return found
+
+
+def _tool_model(aside: Aside, usage: dict[str, Any], document: dict[str, Any]) -> str | None:
+    model = pick(usage, aside.model)
+    if model is None:
+        model = next((each for path in aside.answer_model for each in _every(document, path)), None)
+    return model[:LONGEST_TEXT] if type(model) is str else None
 
 
 def read_error(document: Any) -> dict[str, str]:

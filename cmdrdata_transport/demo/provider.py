@@ -33,6 +33,7 @@ from cmdrdata_transport.demo.dialects import (
     cohere,
     compatible,
     google,
+    google_later,
     jobs,
     ollama,
     openai,
@@ -47,7 +48,7 @@ ACCOUNT_HEADER = "x-demo-account"
 """A request header that says whom an answer is for; the account is kept apart for each."""
 
 _DIALECTS = (
-    *(compatible, perplexity, cohere, ollama, speech, jobs, openai_media, batches),
+    *(compatible, perplexity, cohere, ollama, speech, jobs, openai_media, batches, google_later),
     *(openai, anthropic, google),
 )
 """Those at a path of their own first: the last three speak under any prefix."""

@@ -79,6 +79,34 @@ RESPONSE = tokens("usage", "input_tokens", "output_tokens")
 BATCH = tokens("response.body.usage")
 
 
+def gemini(root: str) -> Shown:
+    """Google's usage object."""
+    put_in = at(f"{root}.prompt_token_count", f"{root}.tool_use_prompt_token_count")
+    got_out = at(f"{root}.candidates_token_count", f"{root}.thoughts_token_count")
+    return {"input_tokens": put_in, "output_tokens": got_out}
+
+
+def interaction(root: str) -> Shown:
+    """Google's other one."""
+    put_in = at(f"{root}.total_input_tokens", f"{root}.total_tool_use_tokens")
+    got_out = at(f"{root}.total_output_tokens", f"{root}.total_thought_tokens")
+    return {"input_tokens": put_in, "output_tokens": got_out}
+
+
+def in_batch(shown: Shown) -> Shown:
+    """The same, in the only answer of a batch of Google's."""
+
+    def read(find: Callable[[Any], Any]) -> Callable[[Any], Any]:
+        return lambda answer: find(answer.dest.inlined_responses[0].response)
+
+    return {unit: read(find) for unit, find in shown.items()}
+
+
+def drawn(answer: Any) -> int:
+    """How many images there are to be seen."""
+    return sum(bool(each.image and each.image.image_bytes) for each in answer.generated_images)
+
+
 def in_file(shown: Shown) -> Shown:
     """The same, in the only line of a file."""
 
@@ -109,6 +137,17 @@ SHOWN: dict[str, dict[str, Shown]] = {
             ),
             "output_tokens": at("result.message.usage.output_tokens"),
         }
+    },
+    "google-genai, later": {
+        "batch": in_batch(gemini("usage_metadata")),
+        "interaction": interaction("usage"),
+        "interaction, streaming": interaction("interaction.usage"),
+    },
+    "google-genai at Vertex": {
+        "generateContent": gemini("usage_metadata"),
+        "generateContent, streaming": gemini("usage_metadata"),
+        "images": {"images": drawn},
+        "video": {"videos": lambda answer: len(answer.response.generated_videos)},
     },
     "cohere": {
         "chat": billed("usage"),

@@ -11,6 +11,7 @@ from cmdrdata_transport.demo.calls.anthropic import ANTHROPIC
 from cmdrdata_transport.demo.calls.batches import ANTHROPIC_LATER, OPENAI_LATER
 from cmdrdata_transport.demo.calls.cohere import COHERE_V1, COHERE_V2
 from cmdrdata_transport.demo.calls.google import GOOGLE
+from cmdrdata_transport.demo.calls.google_later import GOOGLE_LATER, GOOGLE_VERTEX
 from cmdrdata_transport.demo.calls.hosted import AI21, HUGGINGFACE
 from cmdrdata_transport.demo.calls.jobs import ASSEMBLYAI, REPLICATE
 from cmdrdata_transport.demo.calls.mistral import MISTRAL
@@ -37,6 +38,8 @@ EVERY_SDK = (
     OPENAI_MEDIA,
     OPENAI_LATER,
     ANTHROPIC_LATER,
+    GOOGLE_LATER,
+    GOOGLE_VERTEX,
     COHERE_V2,
     COHERE_V1,
     MISTRAL,

@@ -2,35 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from typing import Any
 
 from cmdrdata_transport.demo.calls.anthropic import through_anthropic
 from cmdrdata_transport.demo.calls.openai import MESSAGES, QUESTION, through_openai
-from cmdrdata_transport.demo.calls.table import Headers, SdkCall
-
-Steps = Callable[[Any, Headers], Generator[Any, Any, Any]]
-"""Calls one after the other, of either colour: each is yielded, and its answer sent back."""
-
-
-def _in_steps(name: str, steps: Steps, *, streaming: bool = False) -> SdkCall:
-    def make(client: Any, headers: Headers) -> Any:
-        calls, answer = steps(client, headers), None
-        while True:
-            try:
-                answer = calls.send(answer)
-            except StopIteration as end:
-                return end.value
-
-    async def make_async(client: Any, headers: Headers) -> Any:
-        calls, answer = steps(client, headers), None
-        while True:
-            try:
-                answer = await calls.send(answer)
-            except StopIteration as end:
-                return end.value
-
-    return SdkCall(name=name, make=make, make_async=make_async, streaming=streaming)
+from cmdrdata_transport.demo.calls.steps import in_steps
+from cmdrdata_transport.demo.calls.table import Headers
 
 
 def _background(client: Any, headers: Headers) -> Generator[Any, Any, Any]:
@@ -72,10 +50,10 @@ OPENAI_LATER = through_openai(
     "openai, later",
     "openai",
     "/openai-later/v1",
-    _in_steps("response in the background", _background),
-    _in_steps("batch", _batch),
+    in_steps("response in the background", _background),
+    in_steps("batch", _batch),
 )
 
 ANTHROPIC_LATER = through_anthropic(
-    "anthropic, later", "/anthropic-later", _in_steps("batch", _messages, streaming=True)
+    "anthropic, later", "/anthropic-later", in_steps("batch", _messages, streaming=True)
 )

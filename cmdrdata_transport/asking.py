@@ -183,7 +183,9 @@ class Veil:
         else:
             whole = bytes(waiting[:end])
             del waiting[:end]
-            shown = self._without_usage(whole)
+            shown, hidden = _without_usage(whole)
+            if not waiting and whole.endswith(b"\r"):
+                self._line_feed = b"" if hidden else b"\n"
         self._looked = len(waiting)
         self.idle = not waiting and self._line_feed is None
         return before + shown if before else shown
@@ -199,20 +201,19 @@ class Veil:
         left = self._take()
         return b"" if _is_usage(left) else left
 
-    def _without_usage(self, block: bytes) -> bytes:
-        shown, hidden = block, False
-        if _NO_CHOICES.search(block):
-            events: list[bytes] = []
-            start = 0
-            for end in sse.ends(block):
-                event = block[start:end]
-                start = end
-                if not (hidden := _is_usage(event)):
-                    events.append(event)
-            shown = b"".join(events)
-        if block.endswith(b"\r"):
-            self._line_feed = b"" if hidden else b"\n"
-        return shown
+
+def _without_usage(block: bytes) -> tuple[bytes, bool]:
+    """What is to be seen of whole events, and whether the last one is not."""
+    if not _NO_CHOICES.search(block):
+        return block, False
+    shown: list[bytes] = []
+    start, hidden = 0, False
+    for end in sse.ends(block):
+        event = block[start:end]
+        start = end
+        if not (hidden := _is_usage(event)):
+            shown.append(event)
+    return b"".join(shown), hidden
 
 
 def _is_usage(event: bytes) -> bool:

@@ -107,7 +107,7 @@ class TrackedTransport(httpx2.BaseTransport):
                 response.stream = _VeiledBody(response.stream, recorder, veil)
                 response.headers.pop("content-length", None)
         elif recorder.shown is not None:
-            response._content = recorder.shown  # noqa: SLF001 - there is no stream any more to show it by
+            _show(response, recorder.shown)
         return response
 
     def _reconsidered(
@@ -215,7 +215,7 @@ class AsyncTrackedTransport(httpx2.AsyncBaseTransport):
                 response.stream = _AsyncVeiledBody(response.stream, recorder, veil)
                 response.headers.pop("content-length", None)
         elif recorder.shown is not None:
-            response._content = recorder.shown  # noqa: SLF001 - there is no stream any more to show it by
+            _show(response, recorder.shown)
         return response
 
     async def _reconsidered(
@@ -310,3 +310,8 @@ def _content(response: httpx2.Response) -> bytes | None:
         return response.content
     except httpx2.ResponseNotRead:
         return None
+
+
+def _show(response: httpx2.Response, content: bytes) -> None:
+    """Of a response that has been read there is no stream any more to show it by."""
+    response._content = content  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]

@@ -8,7 +8,7 @@ recorder's matter.
 from __future__ import annotations
 
 from operator import itemgetter
-from typing import Literal
+from typing import Any, Literal
 
 from cmdrdata_transport.account import Headers, Request, Settings
 from cmdrdata_transport.asking import LARGEST_REQUEST, asking, may_change
@@ -108,7 +108,9 @@ class Meter:
 
 
 def _content(request: Request) -> bytes | None:
+    """The body, if it is in memory: that of a redirected request is, and has not been read."""
     try:
         return request.content
-    except Exception:  # it is a stream, made as it is sent
-        return None
+    except Exception:
+        stream: Any = getattr(request, "stream", None)
+        return b"".join(stream) if type(stream).__name__ == "ByteStream" else None

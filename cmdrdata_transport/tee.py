@@ -95,7 +95,7 @@ class AsyncTee:
         recorder = self._recorder
         kept, look, calm, mark = recorder.kept, recorder.look, recorder.calm, recorder.mark
         keep, patience = kept.append, recorder.patience
-        stream = aiter(self._stream)
+        stream: Any = aiter(self._stream)
         try:
             if calm is not None:
                 async for chunk in stream:
@@ -200,7 +200,7 @@ class AsyncVeiledTee(AsyncTee):
         recorder, veil = self._recorder, self._veil
         kept, look, show, idle = recorder.kept, recorder.look, veil.show, veil.idle
         keep, last, bracket, brace, patience = kept.append, ORDINARY_END, LIST, OBJECT, 0
-        stream = aiter(self._stream)
+        stream: Any = aiter(self._stream)
         try:
             async for chunk in stream:
                 keep(chunk)

@@ -13,7 +13,16 @@ import asyncio
 import gc
 import warnings
 import weakref
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Iterator, Sequence
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Coroutine,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, field
@@ -92,7 +101,8 @@ class Wait:
 Step = bytes | bytearray | memoryview | BaseException | Wait
 """One thing that a body does: give a chunk, fail, or hang."""
 
-Log = list[str]
+Log = list[Any]
+"""Lines of text; a scenario may put in what it likes."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -245,6 +255,8 @@ class App:
     """The application: one client, and what it does with it."""
 
     is_async = False
+    asks: Mapping[str, Any] | None = None
+    """The JSON of every request that says nothing else."""
 
     def __init__(self, client: Any, log: Log, events: Sequence[UsageEvent]) -> None:
         self.client = client
@@ -255,7 +267,7 @@ class App:
     def request(self, **options: Any) -> Any:
         """A request that the library makes for this client; a completion is asked for, if nothing is said."""
         return self.client.build_request(
-            **{"method": "POST", "url": URL, "json": {"model": "gpt-5"}, **options}
+            **{"method": "POST", "url": URL, "json": self.asks or {"model": "gpt-5"}, **options}
         )
 
     async def handle(self, request: Any) -> Any:
@@ -272,7 +284,7 @@ class App:
 
     def stream(self, **request: Any) -> AbstractAsyncContextManager[Any]:
         """Ask, in a block that closes the answer."""
-        return _Entered(self.client.stream("POST", URL, **request))
+        return _Entered(self.client.stream("POST", URL, **{"json": self.asks, **request}))
 
     def chunks(self, response: Any) -> Any:
         """The raw chunks of an answer, for `async for`."""
@@ -331,7 +343,9 @@ class AsyncApp(App):
 
     def stream(self, **request: Any) -> AbstractAsyncContextManager[Any]:
         """Ask, in a block that closes the answer."""
-        streaming: AbstractAsyncContextManager[Any] = self.client.stream("POST", URL, **request)
+        streaming: AbstractAsyncContextManager[Any] = self.client.stream(
+            "POST", URL, **{"json": self.asks, **request}
+        )
         return streaming
 
     def chunks(self, response: Any) -> Any:
@@ -409,6 +423,7 @@ def run(
     tracker: Tracker | None = None,
     between: Callable[[Any], Any] = lambda below: below,
     captured: bool = True,
+    asks: Mapping[str, Any] | None = None,
     **options: Any,
 ) -> Run:
     """Run a scenario in one world.
@@ -430,7 +445,7 @@ def run(
         # trio warns of every async generator that was left for garbage collection: here on purpose.
         warnings.simplefilter("ignore", ResourceWarning)
         try:
-            play(world, _playing(scenario, world, transport, log, events))
+            play(world, _playing(scenario, world, transport, log, events, asks=asks))
         except AssertionError:
             raise
         except BaseException as error:  # whatever it is, it is compared
@@ -447,15 +462,25 @@ def run(
 
 
 async def _playing(
-    scenario: Scenario, world: World, transport: Any, log: Log, events: Sequence[UsageEvent]
+    scenario: Scenario,
+    world: World,
+    transport: Any,
+    log: Log,
+    events: Sequence[UsageEvent],
+    *,
+    asks: Mapping[str, Any] | None,
 ) -> None:
     client = world.client(transport=transport)
     if not world.way.is_async:
         with client:
-            await scenario(App(client, log, events))
+            app = App(client, log, events)
+            app.asks = asks
+            await scenario(app)
     else:
         async with client:
-            await scenario(AsyncApp(client, log, events, world.loop))
+            app = AsyncApp(client, log, events, world.loop)
+            app.asks = asks
+            await scenario(app)
 
 
 def play(world: World, acting: Coroutine[Any, Any, None]) -> None:

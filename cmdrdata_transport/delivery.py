@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic, sleep
+from typing import Literal
 
 from cmdrdata_transport import forks
 from cmdrdata_transport.counters import Counters
@@ -30,22 +31,33 @@ from cmdrdata_transport.seen import Seen
 from cmdrdata_transport.segments import Backlog, backlog, marked, remove_if_delivered
 from cmdrdata_transport.sinks import Outlet, Sink, open_sink
 
+FOLLOW_SECONDS = 0.5
+"""How often whoever follows looks for sinks that it does not know yet."""
+
+Mode = Literal["background", "flush", "external"]
+
 
 class Delivery:
     """Delivers one tracker's journal to its sinks.
 
-    With `threads=False` nothing runs by itself: `flush` delivers, in the thread that calls it.
+    With `mode="flush"` nothing runs by itself: `flush` delivers, in the thread that calls it. With
+    "external" nothing is delivered here: another process does (`follow`), and `flush` waits for it.
     """
 
     def __init__(
-        self, journal: Journal, outlets: Mapping[str, Outlet], counters: Counters, *, threads: bool = True
+        self,
+        journal: Journal,
+        outlets: Mapping[str, Outlet],
+        counters: Counters,
+        *,
+        mode: Mode = "background",
     ) -> None:
         self._journal = journal
         self._counters = counters
-        self._threaded = threads
+        self._mode = mode
         self._closed = False
         self._starting = threading.Lock()
-        self._lanes = _lanes(outlets.values(), journal, counters)
+        self._lanes = _lanes(() if mode == "external" else outlets.values(), journal, counters)
         self._running = False
         self.used = False
         """Whether it ever had something to do."""
@@ -131,7 +143,7 @@ class Delivery:
         if not self._starting.acquire(blocking=False):
             return
         try:
-            if self._threaded:
+            if self._mode == "background":
                 for lane in self._lanes:
                     lane.start()
             self._running = True
@@ -141,6 +153,12 @@ class Delivery:
             self._starting.release()
 
     def _have_all(self, awaited: Sequence[tuple[OwnSegment, int]]) -> bool:
+        if self._mode == "external":
+            return all(
+                marked(own.path, sink) >= size or not own.path.exists()
+                for own, size in awaited
+                for sink in own.sinks
+            )
         if self._journal.held or any(lane.queued for lane in self._lanes):
             return False
         return all(
@@ -158,6 +176,40 @@ class Delivery:
         self._counters.settle()
         if not moved:
             sleep(0.01 if timeout is None else min(0.01, timeout))
+
+
+def follow(
+    home: Path,
+    *,
+    stop: Callable[[], bool],
+    environ: Mapping[str, str] | None = None,
+    progress: Callable[[str, int], None] | None = None,
+    counters: Counters | None = None,
+) -> None:
+    """Deliver what processes leave in `home`, also while they write it, until `stop()` says so.
+
+    For applications that deliver nothing themselves (`Tracker(delivery="external")`). To every sink that
+    a segment names and that can be opened here; each in a thread of its own, so that a dead one delays no
+    other. `progress` is called with a sink and the number of events it has taken so far.
+    """
+    counters = counters or Counters()
+    environ = os.environ if environ is None else environ
+    journal = Journal(home, sinks=(), counters=counters)
+    lanes: dict[str, Lane] = {}
+    while not stop():
+        for sink in {each.sink for each in backlog(journal.directory) if not each.live} - lanes.keys():
+            with contextlib.suppress(TrackingSetupError):  # a function, which only its own program can call
+                (lane,) = _lanes([open_sink(sink, home=home, environ=environ)], journal, counters)
+                lanes[sink] = lane
+                lane.start()
+        for sink, lane in lanes.items():
+            if progress is not None:
+                progress(sink, lane.delivered)
+        sleep(FOLLOW_SECONDS)
+    for lane in lanes.values():
+        lane.stop()
+    for lane in lanes.values():
+        lane.join(1.0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

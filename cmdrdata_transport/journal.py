@@ -80,7 +80,8 @@ class Journal:
 
     `home` is the directory in which `journal/` lies; nothing is touched before the first use. `sinks`
     are the identities of the sinks that must have every event. What cannot be written to a file is
-    held in memory, bounded, and counted; `recover` writes it as soon as it can be written.
+    held in memory, bounded, and counted; `recover` writes it as soon as it can be written. `external`: it is
+    another process that delivers, also while this one writes.
     """
 
     def __init__(
@@ -92,6 +93,7 @@ class Journal:
         sinks: Sequence[str],
         counters: Counters,
         segment_bytes: int = SEGMENT_BYTES,
+        external: bool = False,
     ) -> None:
         self.home = home
         """Where the files are: as given, or a private temporary directory once that cannot be written."""
@@ -99,6 +101,7 @@ class Journal:
         self._tracker, self._service, self._sinks = tracker, service, tuple(sinks)
         self._counters = counters
         self._segment_bytes = segment_bytes
+        self._external = external
         self._pen: _Pen | None = None
         self._own: list[OwnSegment] = []
         self._held: deque[bytes] = deque()
@@ -272,7 +275,13 @@ class Journal:
         make_private(directory)
         name = f"{time_ns():020d}-{os.getpid()}-{os.urandom(4).hex()}"
         half_made, path = directory / f".{name}.new", directory / f"{name}.seg"
-        named = Header(tracker=self._tracker, service=self._service, sinks=sinks, created=time())
+        named = Header(
+            tracker=self._tracker,
+            service=self._service,
+            sinks=sinks,
+            created=time(),
+            external=self._external,
+        )
         data = record(named.to_line())
         with forks.opening("write"):
             pen = _Pen(path, _open(half_made))
@@ -286,6 +295,8 @@ class Journal:
                 half_made.unlink(missing_ok=True)
                 raise
             forks.register(pen)
+            if self._external:  # nobody here notices that others have removed what they delivered
+                self._own = [each for each in self._own if each.path.exists()]
             self._own.append(own)
         return pen
 

@@ -338,7 +338,9 @@ class Lane:
         while self._left is None and self._left_paths:
             path = self._left_paths.popleft()
             made = self._claim(path, None)
-            if isinstance(made, Claim):
+            if isinstance(made, Claim) and made.live:
+                self._claims[path] = made  # it has no end yet, and others shall not wait for that
+            elif isinstance(made, Claim):
                 self._left = made
             elif made is Refusal.FOREIGN:
                 self._passed.add(path)
@@ -361,7 +363,7 @@ class Lane:
             if own.finished() and not own.path.exists():
                 self._journal.forget(own.path)
         clear_litter(self._journal.directory)
-        known = {own.path for own in self._journal.own()} | self._passed
+        known = {own.path for own in self._journal.own()} | self._passed | self._claims.keys()
         self._left_paths.extend(path for path in segments(self._journal.directory) if path not in known)
 
     def _conclude(self, claimed: Claim) -> bool:

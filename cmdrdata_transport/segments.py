@@ -27,6 +27,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import Enum
+from functools import partial
 from hashlib import blake2b
 from pathlib import Path
 from time import time
@@ -36,6 +37,8 @@ from cmdrdata_transport import forks
 from cmdrdata_transport.event import decode, encode
 
 FORMAT = "cmdrdata.journal/1"
+
+EXTERNAL = "external"
 
 READ_BYTES = 1024 * 1024
 """What is read at once: some thousand events, so that a backlog of any size takes little memory."""
@@ -52,12 +55,16 @@ Count = Callable[[str, str], None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Header:
-    """What a segment says of itself. `created` is in seconds since 1970, UTC."""
+    """What a segment says of itself. `created` is in seconds since 1970, UTC.
+
+    `external`: its process delivers nothing; another may while it is still being written.
+    """
 
     tracker: str
     service: str | None
     sinks: tuple[str, ...]
     created: float
+    external: bool = False
 
     def to_line(self) -> bytes:
         """The header as the line of the first record."""
@@ -67,7 +74,7 @@ class Header:
             "sinks": self.sinks,
             "created": self.created,
         }
-        return encode({"format": FORMAT, **named})
+        return encode({"format": FORMAT, **named, **({"delivery": EXTERNAL} if self.external else {})})
 
     @classmethod
     def from_line(cls, line: bytes) -> Header | None:
@@ -79,9 +86,15 @@ class Header:
                 "service": None | str() as service,
                 "sinks": [*sinks],
                 "created": int() | float() as created,
+                **others,
             }:
-                named = tuple(str(each) for each in sinks)
-                return cls(tracker=tracker, service=service, sinks=named, created=float(created))
+                return cls(
+                    tracker=tracker,
+                    service=service,
+                    sinks=tuple(str(each) for each in sinks),
+                    created=float(created),
+                    external=others.get("delivery") == EXTERNAL,
+                )
             case _:
                 return None
 
@@ -174,8 +187,11 @@ class Claim:
         offset: int,
         finished: Callable[[], bool],
         count: Count,
+        live: bool = False,
     ) -> None:
         self.segment = segment
+        self.live = live
+        """Another process was writing it when it was claimed."""
         self.offset = offset
         """Up to here the sink has taken the records."""
         self.done = False
@@ -274,7 +290,7 @@ def claim(
     """Claim `segment` for `sink`.
 
     `finished` is what the segment's own process knows of its writer; without it the writer's lock is
-    asked, and a segment that is being written is refused.
+    asked, and a segment that is being written is refused, unless its writer leaves delivery to others.
 
     Raises:
         OSError: a file cannot be opened or made, for another reason than that the segment is gone.
@@ -285,11 +301,12 @@ def claim(
         except FileNotFoundError:
             return Refusal.GONE
         opened.callback(os.close, fd)
-        if finished is None and not _lock(fd, fcntl.LOCK_SH):
-            return Refusal.LIVE
-        start = _start_for(sink, segment, fd, count)
+        live = finished is None and not _lock(fd, fcntl.LOCK_SH)
+        start = _start_for(sink, segment, fd, count, live=live)
         if isinstance(start, Refusal):
             return start
+        if live:
+            finished = partial(_lock, fd, fcntl.LOCK_SH)
         mark = mark_of(segment, sink)
         mark_fd = os.open(mark, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         opened.callback(os.close, mark_fd)
@@ -302,20 +319,24 @@ def claim(
             return Refusal.GONE
         offset = max(start, _offset(os.pread(mark_fd, 64, 0)))
         finished = finished or _yes
-        made = Claim(segment, fds=(fd, mark_fd), offset=offset, finished=finished, count=count)
+        made = Claim(segment, fds=(fd, mark_fd), offset=offset, finished=finished, count=count, live=live)
         forks.register(made)
         opened.pop_all()
         return made
 
 
-def _start_for(sink: str, segment: Path, fd: int, count: Count) -> int | Refusal:
+def _start_for(sink: str, segment: Path, fd: int, count: Count, *, live: bool) -> int | Refusal:
     try:
         found = _header(fd)
     except ValueError:
+        if live:
+            return Refusal.LIVE
         segment.rename(segment.with_suffix(".torn"))
         count("torn", "a whole segment")
         return Refusal.UNREADABLE
-    return found[1] if found and sink in found[0].sinks else Refusal.FOREIGN
+    if not found or sink not in found[0].sinks:
+        return Refusal.LIVE if live else Refusal.FOREIGN
+    return Refusal.LIVE if live and not found[0].external else found[1]
 
 
 def remove_if_delivered(segment: Path) -> bool:
@@ -361,7 +382,7 @@ def clear_litter(directory: Path) -> None:
 class Backlog:
     """What one sink has not taken yet of one segment.
 
-    `live` says that the segment's writer is at work: its own process delivers it.
+    `live` says that the segment's writer is at work, and delivers it itself.
     """
 
     segment: Path
@@ -387,8 +408,8 @@ def _backlog_of(segment: Path) -> Iterator[Backlog]:
     try:
         with contextlib.suppress(ValueError):
             found = _header(fd)
-            live = not _lock(fd, fcntl.LOCK_SH)
             header, start = found or (None, 0)
+            live = not _lock(fd, fcntl.LOCK_SH) and header is not None and not header.external
             for sink in header.sinks if header else ():
                 events, size = _count_after(fd, max(start, marked(segment, sink)))
                 if events and header:

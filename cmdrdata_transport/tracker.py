@@ -24,7 +24,7 @@ from cmdrdata_transport import __version__
 from cmdrdata_transport.account import Headers, Request, Settings
 from cmdrdata_transport.attribution import Attribution, Defaults, check_customer, check_metadata, resolve
 from cmdrdata_transport.counters import Counters
-from cmdrdata_transport.delivery import Delivery
+from cmdrdata_transport.delivery import Delivery, Mode
 from cmdrdata_transport.errors import AttributionError, TrackingSetupError
 from cmdrdata_transport.event import Usage, UsageEvent, decode
 from cmdrdata_transport.jobs import Jobs
@@ -73,6 +73,9 @@ class Tracker:
     `record_error_messages`: keep providers' error messages, which may repeat what was asked.
     `providers`: tables of your own, or TOML files of them (`providers/own.py` says how they look), and
     those in the file that `CMDRDATA_PROVIDERS` names; they come before ours.
+    `delivery`: "background" delivers in threads of its own. "flush" has none, for processes that are
+    frozen or whose threads die: `flush()` delivers, at the end of a handler say. "external" only writes the
+    journal, for `cmdrdata-transport drain --follow` in another process to deliver.
     `exit_timeout`: the longest that the end of the process waits for deliveries, in seconds.
 
     Raises:
@@ -99,6 +102,7 @@ class Tracker:
         unknown_hosts: bool = False,
         batch_customers: Mapping[str, str] | Callable[[str], str | None] | None = None,
         providers: Iterable[Provider | str | os.PathLike[str]] = (),
+        delivery: Mode = "background",
         exit_timeout: float = EXIT_TIMEOUT,
     ) -> None:
         environ = os.environ
@@ -123,11 +127,18 @@ class Tracker:
         self._service = _checked_name("service", service or "") or environ.get("CMDRDATA_SERVICE") or None
         # Made here and not at the first call, which several threads may make at once; idle until then.
         self._journal = Journal(
-            self.home, tracker=self.name, service=self._service, sinks=self.sinks, counters=self.counters
+            self.home,
+            tracker=self.name,
+            service=self._service,
+            sinks=self.sinks,
+            counters=self.counters,
+            external=delivery == "external",
         )
         self._tallies = Tallies(self.home, tracker=self.name, service=self._service)
         self.counters.keep = self._tallies.keep
-        self._delivery = Delivery(self._journal, self._outlets, self.counters)
+        self._delivery = Delivery(
+            self._journal, self._outlets, self.counters, mode=_checked_mode(delivery, self.sinks)
+        )
         self._ready_in: int | None = None
         self._key = uuid4().hex
         self.settings = Settings(
@@ -529,6 +540,18 @@ def _checked_seconds(value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < float("inf"):
         raise TrackingSetupError(f"exit_timeout= takes a number of seconds, not {value!r}")
     return value
+
+
+def _checked_mode(mode: Any, sinks: Iterable[str]) -> Mode:
+    if mode not in ("background", "flush", "external"):
+        raise TrackingSetupError(f'delivery= takes "background", "flush" or "external", not {mode!r}')
+    own = [sink for sink in sinks if sink.startswith("callable:")]
+    if mode == "external" and own:
+        raise TrackingSetupError(
+            f"delivery='external' leaves delivery to another process, which cannot call {own[0]!r}: give "
+            "sinks by URL, and no on_event"
+        )
+    return cast("Mode", mode)
 
 
 def _checked_drain(on_early_close: Any, seconds: Any) -> float | None:

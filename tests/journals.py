@@ -13,7 +13,7 @@ from textwrap import dedent
 from typing import Any
 
 from cmdrdata_transport.counters import Counters
-from cmdrdata_transport.delivery import Delivery
+from cmdrdata_transport.delivery import Delivery, Mode
 from cmdrdata_transport.event import FORMAT, UsageEvent, decode, encode
 from cmdrdata_transport.journal import Journal
 from cmdrdata_transport.segments import Claim, claim, segments
@@ -96,7 +96,7 @@ class Setup:
 def set_up(
     home: Path,
     *sinks: str | Sink | Callable[[list[UsageEvent]], object],
-    threads: bool = True,
+    mode: Mode = "background",
     environ: dict[str, str] | None = None,
     **options: Any,
 ) -> Setup:
@@ -106,7 +106,7 @@ def set_up(
         each.identity: each for each in (open_sink(sink, home=home, environ=environ or {}) for sink in sinks)
     }
     journal = Journal(home, sinks=list(outlets), counters=counters, **options)
-    return Setup(home, journal, Delivery(journal, outlets, counters, threads=threads), counters)
+    return Setup(home, journal, Delivery(journal, outlets, counters, mode=mode), counters)
 
 
 def journal_at(home: Path, **options: Any) -> tuple[Journal, Counters]:

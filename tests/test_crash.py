@@ -84,7 +84,7 @@ def test_a_program_killed_before_any_delivery_loses_nothing(tmp_path: Path) -> N
     """No sink has seen anything: the journal alone brings it all."""
     process = program(
         """
-        setup = set_up(home, *sys.argv[2:], threads=False)
+        setup = set_up(home, *sys.argv[2:], mode="flush")
         setup.append(500)
         os.kill(os.getpid(), signal.SIGKILL)
         """,
@@ -103,7 +103,7 @@ def test_a_program_killed_between_a_delivery_and_its_mark_tells_the_ledger_once(
         """
         from cmdrdata_transport import segments as module
         module.Claim.advance = lambda self, taken: os.kill(os.getpid(), signal.SIGKILL)
-        setup = set_up(home, *sys.argv[2:], threads=False)
+        setup = set_up(home, *sys.argv[2:], mode="flush")
         setup.append(100)
         setup.delivery.flush()
         """,
@@ -176,7 +176,7 @@ def test_a_child_that_lives_on_does_not_keep_its_dead_parents_events(tmp_path: P
     """The lock on a segment ends with its writer, whatever the writer's children do."""
     process = program(
         """
-        setup = set_up(home, *sys.argv[2:], threads=False)
+        setup = set_up(home, *sys.argv[2:], mode="flush")
         setup.append(10)
         if os.fork() == 0:
             print(os.getpid(), flush=True)

@@ -18,14 +18,14 @@ import pytest
 from journals import Receiver, Setup, event_of, once, program, run, set_up
 
 from cmdrdata_transport import lanes as lanes_module
-from cmdrdata_transport.delivery import Drained, drain
+from cmdrdata_transport.delivery import Drained, Mode, drain
 from cmdrdata_transport.errors import Rejected, TrackingSetupError, Unavailable
 from cmdrdata_transport.event import UsageEvent, decode
 from cmdrdata_transport.lanes import dead_letters
 from cmdrdata_transport.ledger import Ledger
 from cmdrdata_transport.segments import mark_of, segments
 
-THREADS = pytest.mark.parametrize("threads", [True, False], ids=["threads", "no threads"])
+THREADS = pytest.mark.parametrize("mode", ["background", "flush"])
 
 
 def letters(home: Path, sink: str) -> list[dict[str, Any]]:
@@ -37,10 +37,10 @@ def letters(home: Path, sink: str) -> list[dict[str, Any]]:
 
 
 @THREADS
-def test_every_sink_gets_every_event(tmp_path: Path, *, threads: bool) -> None:
+def test_every_sink_gets_every_event(tmp_path: Path, *, mode: Mode) -> None:
     """Three kinds of sink have all events after `flush`, and the journal is empty after `close`."""
     receiver = Receiver()
-    setup = set_up(tmp_path, "sqlite:///usage.db", "jsonl:///usage.jsonl", receiver, threads=threads)
+    setup = set_up(tmp_path, "sqlite:///usage.db", "jsonl:///usage.jsonl", receiver, mode=mode)
     setup.delivery.ensure_running()
     setup.append(1200)
     assert setup.delivery.flush(60)
@@ -131,10 +131,10 @@ def test_a_dropped_delivery_delivers_first(tmp_path: Path) -> None:
 
 
 @THREADS
-def test_a_sink_that_fails_is_tried_again(tmp_path: Path, *, threads: bool) -> None:
+def test_a_sink_that_fails_is_tried_again(tmp_path: Path, *, mode: Mode) -> None:
     """Any error of a sink is a reason to come back, with one event first, and not to lose or repeat one."""
     receiver = Receiver(raises=[Unavailable("later"), ValueError("a bug"), SystemExit(), CancelledError()])
-    setup = set_up(tmp_path, receiver, threads=threads)
+    setup = set_up(tmp_path, receiver, mode=mode)
     setup.append(10)
     assert setup.delivery.flush(60)
     assert receiver.got == once(10)
@@ -146,7 +146,7 @@ def test_a_sink_that_fails_is_tried_again(tmp_path: Path, *, threads: bool) -> N
 def test_what_a_sink_took_of_a_batch_is_not_sent_again(tmp_path: Path) -> None:
     """`Unavailable(taken=…)` moves the mark that far."""
     receiver = Receiver(raises=[Unavailable("full", taken=6)])
-    setup = set_up(tmp_path, receiver, threads=False)
+    setup = set_up(tmp_path, receiver, mode="flush")
     setup.append(10)
     assert setup.delivery.flush(60)
     assert receiver.asked[1] == [6]
@@ -161,7 +161,7 @@ def test_a_flush_does_not_press_a_sink_that_asked_for_a_pause(
 ) -> None:
     """A flush tries a sink that merely failed at once, and one that asked for time when that is over."""
     receiver = Receiver(raises=[Unavailable("later", retry_after=retry_after)])
-    setup = set_up(tmp_path, receiver, threads=False)
+    setup = set_up(tmp_path, receiver, mode="flush")
     setup.append(1)
     assert not setup.delivery.flush(0.05)
     assert setup.delivery.flush(0.05) is (asked == 2)
@@ -190,7 +190,7 @@ def test_a_dead_sink_delays_no_other(tmp_path: Path) -> None:
 def test_what_a_dead_sink_did_not_take_is_there_for_the_next_process(tmp_path: Path) -> None:
     """The journal keeps what was not delivered, and the next delivery of the same sink takes it."""
     down = Receiver(raises=[Unavailable("down")] * 1000)
-    setup = set_up(tmp_path, down, "jsonl:///usage.jsonl", threads=False)
+    setup = set_up(tmp_path, down, "jsonl:///usage.jsonl", mode="flush")
     setup.append(20)
     assert not setup.delivery.close(0.2)
     assert [(each.sink, each.events) for each in setup.delivery.backlog()] == [("callable:receiver", 20)]
@@ -229,10 +229,10 @@ def refuse(bad: Counter[int]) -> Callable[[list[UsageEvent]], None]:
 
 
 @THREADS
-def test_refused_events_are_buried_with_the_reason(tmp_path: Path, *, threads: bool) -> None:
+def test_refused_events_are_buried_with_the_reason(tmp_path: Path, *, mode: Mode) -> None:
     """A refused batch is sent one by one: the good events arrive, the bad ones are buried."""
     picky = refuse(Counter([3, 7]))
-    setup = set_up(tmp_path, picky, threads=threads)
+    setup = set_up(tmp_path, picky, mode=mode)
     setup.append(10)
     assert setup.delivery.flush(60)
     assert picky.taken == once(10) - Counter([3, 7])  # type: ignore[attr-defined]
@@ -247,7 +247,7 @@ def test_refused_events_are_buried_with_the_reason(tmp_path: Path, *, threads: b
 
 def test_a_refused_event_that_cannot_be_buried_is_not_lost(tmp_path: Path) -> None:
     """Without a dead-letter file the event stays in the journal, until there is one."""
-    setup = set_up(tmp_path, refuse(Counter([0])), threads=False)
+    setup = set_up(tmp_path, refuse(Counter([0])), mode="flush")
     (tmp_path / "dead").write_text("in the way")
     setup.append(1)
     assert not setup.delivery.flush(0.2)
@@ -259,7 +259,7 @@ def test_a_refused_event_that_cannot_be_buried_is_not_lost(tmp_path: Path) -> No
 def test_what_is_no_event_is_buried_too(tmp_path: Path) -> None:
     """A line that no sink can read does not stop the others."""
     receiver = Receiver()
-    setup = set_up(tmp_path, receiver, "sqlite:///usage.db", threads=False)
+    setup = set_up(tmp_path, receiver, "sqlite:///usage.db", mode="flush")
     setup.journal.append(b"not json \xff")
     setup.append(2)
     assert setup.delivery.flush(60)
@@ -275,7 +275,7 @@ def test_a_log_has_no_content(tmp_path: Path, caplog: pytest.LogCaptureFixture) 
     """What a sink says of an event may quote it: the log names the sink and the kind of error."""
     caplog.set_level(logging.DEBUG)
     receiver = Receiver(raises=[ValueError("secret-1"), Rejected("secret-2")])
-    setup = set_up(tmp_path, receiver, threads=False)
+    setup = set_up(tmp_path, receiver, mode="flush")
     setup.append(1)
     assert setup.delivery.flush(60)
     assert "callable:receiver: ValueError" in caplog.text
@@ -318,7 +318,7 @@ def test_what_memory_holds_for_a_dead_sink_is_written_when_there_is_space(tmp_pa
         from cmdrdata_transport.errors import Unavailable
         got = Counter()
         receiver = Receiver()
-        setup = set_up(home, down, receiver, threads=False)
+        setup = set_up(home, down, receiver, mode="flush")
         limit(300)
         setup.append(20)
         print(setup.delivery.flush(2), receiver.got == once(20))
@@ -340,7 +340,7 @@ def test_what_nobody_is_left_to_deliver_from_memory_is_counted(tmp_path: Path) -
         import resource
         from cmdrdata_transport.errors import Unavailable
         def down(events): raise Unavailable("down")
-        setup = set_up(home, down, threads=False)
+        setup = set_up(home, down, mode="flush")
         resource.setrlimit(resource.RLIMIT_FSIZE, (10, resource.RLIM_INFINITY))
         setup.append(20)
         print(setup.delivery.close(1), setup.counters.snapshot()["memory_dropped"])
@@ -355,7 +355,7 @@ def test_a_queue_in_memory_is_bounded(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(lanes_module, "HELD_EVENTS", 3)
     monkeypatch.setattr("tempfile.tempdir", "/dev/null")
     receiver = Receiver(raises=[Unavailable("down")] * 1000)
-    setup = set_up(Path("/dev/null/nowhere"), receiver, threads=False)
+    setup = set_up(Path("/dev/null/nowhere"), receiver, mode="flush")
     setup.append(5)
     assert not setup.delivery.flush(0.2)
     assert setup.counters.snapshot()["memory_dropped"] == 2
@@ -364,7 +364,7 @@ def test_a_queue_in_memory_is_bounded(tmp_path: Path, monkeypatch: pytest.Monkey
 def test_a_journal_removed_under_a_running_program_is_started_anew(tmp_path: Path) -> None:
     """Somebody deletes the directory: what was being delivered arrives, and what comes is journaled."""
     receiver = Receiver()
-    setup = set_up(tmp_path, receiver, threads=False)
+    setup = set_up(tmp_path, receiver, mode="flush")
     setup.append(5)
     assert setup.delivery.flush(60)
     shutil.rmtree(setup.journal.directory)
@@ -418,7 +418,7 @@ def test_drain_delivers_what_a_killed_program_left(tmp_path: Path) -> None:
 
 def test_drain_says_what_it_cannot_deliver(tmp_path: Path) -> None:
     """Another program's function cannot be called from here, a sink is down: their events wait."""
-    setup = set_up(tmp_path, Receiver(), "https://127.0.0.1:1/events?timeout=1", threads=False)
+    setup = set_up(tmp_path, Receiver(), "https://127.0.0.1:1/events?timeout=1", mode="flush")
     setup.append(5)
     setup.journal.close()
     told = {each.sink: each for each in drain(tmp_path, environ={})}
@@ -431,7 +431,7 @@ def test_drain_says_what_it_cannot_deliver(tmp_path: Path) -> None:
 
 def test_drain_tries_again_until_its_time_is_over(tmp_path: Path) -> None:
     """With a timeout, a sink that fails gets more than one chance."""
-    setup = set_up(tmp_path, Receiver(), threads=False)
+    setup = set_up(tmp_path, Receiver(), mode="flush")
     setup.append(5)
     setup.journal.close()
     receiver = Receiver(raises=[Unavailable("soon")])
@@ -442,7 +442,7 @@ def test_drain_tries_again_until_its_time_is_over(tmp_path: Path) -> None:
 
 def test_drain_leaves_live_programs_alone(tmp_path: Path) -> None:
     """A program that is at work delivers its events itself; they are counted apart."""
-    setup = set_up(tmp_path, "jsonl:///usage.jsonl", threads=False)
+    setup = set_up(tmp_path, "jsonl:///usage.jsonl", mode="flush")
     setup.append(5)
     (told,) = drain(tmp_path, ["jsonl:///usage.jsonl"])
     assert (told.delivered, told.pending, told.live) == (0, 0, 5)
@@ -485,7 +485,7 @@ def test_a_segment_that_cannot_be_opened_stops_no_other(tmp_path: Path) -> None:
     """One file in the way is counted, and the rest is delivered."""
     (tmp_path / "journal" / "0-0-0.seg").mkdir(parents=True)
     leave(tmp_path, "jsonl:///usage.jsonl")
-    setup = set_up(tmp_path, "jsonl:///usage.jsonl", threads=False)
+    setup = set_up(tmp_path, "jsonl:///usage.jsonl", mode="flush")
     setup.append(1, 50)
     assert setup.delivery.flush(60)
     wait_for(lambda: not setup.delivery.flush(0) or count_lines(tmp_path / "usage.jsonl") == once(51))
@@ -495,7 +495,7 @@ def test_a_segment_that_cannot_be_opened_stops_no_other(tmp_path: Path) -> None:
 def test_a_mark_that_cannot_be_made_stops_no_other_sink(tmp_path: Path) -> None:
     """One sink's mark is in the way: its events wait, counted, until it can be made."""
     receiver = Receiver()
-    setup = set_up(tmp_path, "jsonl:///usage.jsonl", receiver, threads=False)
+    setup = set_up(tmp_path, "jsonl:///usage.jsonl", receiver, mode="flush")
     setup.append(5)
     mark = mark_of(setup.segments()[0], "callable:receiver")
     mark.mkdir()
@@ -509,7 +509,7 @@ def test_a_mark_that_cannot_be_made_stops_no_other_sink(tmp_path: Path) -> None:
 
 def test_a_lane_lets_go_of_a_segment_that_another_has_removed(tmp_path: Path) -> None:
     """The lane that sees the end of a segment first removes it; the other keeps no file of it open."""
-    setup = set_up(tmp_path, Receiver("first"), Receiver("second"), threads=False)
+    setup = set_up(tmp_path, Receiver("first"), Receiver("second"), mode="flush")
     first, second = setup.delivery._lanes
     setup.append(5)
     (segment,) = setup.segments()
@@ -534,7 +534,7 @@ def test_two_who_flush_do_not_deliver_twice(tmp_path: Path) -> None:
         freed.wait()
         calls.append(len(events))
 
-    setup = set_up(tmp_path, slow, threads=False)
+    setup = set_up(tmp_path, slow, mode="flush")
     setup.append(5)
     first = threading.Thread(target=setup.delivery.flush)
     first.start()

@@ -26,8 +26,9 @@ from cmdrdata_transport.event import UNITS, UsageEvent, decode
 from cmdrdata_transport.sinks import Outlet, Unauthorized, open_sink
 from cmdrdata_transport.sinks import http as http_module
 from cmdrdata_transport.sinks import jsonl as jsonl_module
+from cmdrdata_transport.sinks.columns import microseconds
 from cmdrdata_transport.sinks.http import is_loopback, judge, seconds_of
-from cmdrdata_transport.sinks.sqlite import MIGRATIONS, connect, microseconds
+from cmdrdata_transport.sinks.sqlite import MIGRATIONS, connect
 
 KEY = "cmd-live-v1-secret"
 
@@ -550,7 +551,7 @@ def test_what_got_through_is_not_sent_again(tmp_path: Path, api: Api) -> None:
 def test_one_refused_event_does_not_send_the_others_twice(tmp_path: Path, api: Api) -> None:
     """Delivery asks for each by itself then: the answers are known."""
     api.refuse_if = lambda event: 422 if event["event_id"] == "event-2" else None
-    setup = set_up(tmp_path, api.url, threads=False)
+    setup = set_up(tmp_path, api.url, mode="flush")
     setup.append(8)
     assert setup.delivery.flush(60)
     assert len(api.calls) == 8
@@ -602,7 +603,7 @@ def test_of_many_troubles_the_one_that_says_most_is_told(tmp_path: Path, api: Ap
 def test_a_pause_that_was_asked_for_is_kept(tmp_path: Path, api: Api) -> None:
     """After 429 with `Retry-After`, nothing is sent before its time, however one flushes."""
     api.always = (429, {"Retry-After": "300"})
-    setup = set_up(tmp_path, api.url, threads=False)
+    setup = set_up(tmp_path, api.url, mode="flush")
     setup.append(3)
     assert not setup.delivery.flush(0.3)
     asked = len(api.calls)

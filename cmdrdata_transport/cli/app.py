@@ -208,6 +208,9 @@ def drain(
         str | None,
         typer.Option(metavar="SINK", help="Give up what waits for this sink; it will never have it."),
     ] = None,
+    follow: Annotated[
+        bool, typer.Option("--follow", help="Go on: deliver for applications that only write the journal.")
+    ] = False,
     home: Home = None,
 ) -> None:
     """Deliver what processes that have ended left in the journal."""
@@ -216,7 +219,10 @@ def drain(
     out, err = console(), console(stderr=True)
     with _errors_in_one_line():
         where = Tracker(home=home).home
-        if forget is not None:
+        good = True
+        if follow:
+            command.keep_on(err, home=where)
+        elif forget is not None:
             good = command.give_up(out, home=where, sink=forget)
         else:
             good = command.show(out, err, home=where, timeout=timeout)

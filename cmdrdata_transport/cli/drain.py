@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import signal
+import threading
 from typing import TYPE_CHECKING
 
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
 from cmdrdata_transport.cli.view import printable
-from cmdrdata_transport.delivery import Drained, drain
+from cmdrdata_transport.delivery import Drained, drain, follow
 from cmdrdata_transport.segments import Claim, backlog, claim, remove_if_delivered
 
 if TYPE_CHECKING:
@@ -48,6 +50,28 @@ def show(out: Console, err: Console, *, home: Path, timeout: float) -> bool:
     if not done:
         out.print("Nothing waits.")
     return not any(each.pending for each in done)
+
+
+def keep_on(err: Console, *, home: Path) -> None:
+    """Deliver as events come, until the process is told to end; a line on `err` says how many so far."""
+    stopped = threading.Event()
+    for told in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(told, lambda *_: stopped.set())
+    with Progress(
+        TextColumn("{task.description}", markup=False),
+        TextColumn("{task.completed:,.0f} delivered"),
+        TimeElapsedColumn(),
+        console=err,
+        disable=not err.is_terminal,
+    ) as bars:
+        tasks: dict[str, TaskID] = {}
+
+        def progress(sink: str, delivered: int) -> None:
+            if sink not in tasks:
+                tasks[sink] = bars.add_task(printable(sink), total=None)
+            bars.update(tasks[sink], completed=delivered)
+
+        follow(home, stop=stopped.is_set, progress=progress)
 
 
 def _line(each: Drained) -> Text:
@@ -92,7 +116,8 @@ def _give_up(segment: Path, sink: str) -> int:
         while lines := claimed.take(_AT_ONCE, _AT_ONCE_BYTES):
             claimed.advance(len(lines))
             given_up += len(lines)
-        remove_if_delivered(segment)
+        if claimed.done:
+            remove_if_delivered(segment)
     finally:
         claimed.close()
     return given_up

@@ -1,0 +1,182 @@
+"""Applications that deliver nothing themselves: another process does, while they run and after they die."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from journals import line_of
+
+from cmdrdata_transport import Tracker, TrackingSetupError, UsageEvent
+from cmdrdata_transport.delivery import follow
+from cmdrdata_transport.errors import TrackingError
+from cmdrdata_transport.ledger import Ledger
+from cmdrdata_transport.segments import backlog
+
+LEDGER = "sqlite:///usage.db"
+
+APPLICATION = """
+import sys, time
+from cmdrdata_transport import Tracker
+tracker = Tracker(["sqlite:///usage.db", "jsonl:///usage.jsonl"], home=sys.argv[1], delivery="external")
+for line in sys.stdin:
+    tracker.record(provider="x-ai", usage={"input_tokens": 1}, customer_id=line.strip())
+    print("written", flush=True)
+"""
+
+
+def customers(home: Path) -> list[str | None]:
+    """Whose events the ledger has."""
+    try:
+        with Ledger.open(LEDGER, home=home) as ledger:
+            return [entry.event.customer_id for entry in ledger.events()]
+    except TrackingError:
+        return []
+
+
+def wait_for(home: Path, expected: list[str]) -> None:
+    """Until the ledger has these, and the file too."""
+    for _ in range(300):
+        if customers(home) == expected and len((home / "usage.jsonl").read_bytes().splitlines()) == len(
+            expected
+        ):
+            return
+        time.sleep(0.05)
+    pytest.fail(f"the ledger has {customers(home)}")
+
+
+@contextmanager
+def following(home: Path) -> Iterator[None]:
+    """Somebody who follows."""
+    stopped = threading.Event()
+    thread = threading.Thread(target=follow, args=(home,), kwargs={"stop": stopped.is_set})
+    thread.start()
+    try:
+        yield
+    finally:
+        stopped.set()
+        thread.join(10)
+
+
+@contextmanager
+def application(home: Path) -> Iterator[subprocess.Popen[str]]:
+    """A process of its own that only writes."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", APPLICATION, str(home)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def use(process: subprocess.Popen[str], customer: str) -> None:
+    """Have it write one event; it is in the journal then."""
+    assert process.stdin is not None
+    assert process.stdout is not None
+    process.stdin.write(f"{customer}\n")
+    process.stdin.flush()
+    assert process.stdout.readline() == "written\n"
+
+
+def test_events_of_a_process_at_work_are_delivered_by_another(tmp_path: Path) -> None:
+    """They do not wait for its end, nor for its next event; what it leaves when it is killed follows."""
+    with application(tmp_path) as process:
+        use(process, "acme")
+        with following(tmp_path):
+            wait_for(tmp_path, ["acme"])
+            use(process, "globex")
+            wait_for(tmp_path, ["acme", "globex"])
+        use(process, "initech")
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    with following(tmp_path):
+        wait_for(tmp_path, ["acme", "globex", "initech"])
+        for _ in range(100):
+            if not list((tmp_path / "journal").glob("*.seg")):
+                break
+            time.sleep(0.1)
+    assert list((tmp_path / "journal").iterdir()) == []
+
+
+def test_a_process_at_work_delivers_nothing_itself(tmp_path: Path) -> None:
+    """It writes its journal, has no thread and opens no sink; `flush` says that nobody has delivered."""
+    before = threading.active_count()
+    tracker = Tracker([LEDGER], home=tmp_path, delivery="external")
+    tracker.record(provider="x-ai", usage={"input_tokens": 1}, customer_id="acme")
+    assert threading.active_count() == before
+    assert not tracker.flush(0.2)
+    assert not (tmp_path / "usage.db").exists()
+    (waiting,) = backlog(tmp_path / "journal")
+    assert (waiting.events, waiting.live) == (1, False)
+    with following(tmp_path):
+        assert tracker.flush(10)
+    assert customers(tmp_path) == ["acme"]
+    tracker.close(0)
+
+
+def test_the_command_follows_until_it_is_told_to_end(tmp_path: Path) -> None:
+    """`cmdrdata-transport drain --follow` runs beside an application, and ends at SIGTERM."""
+    command = [sys.executable, "-m", "cmdrdata_transport", "drain", "--follow", "--home", str(tmp_path)]
+    environ = {**os.environ, "CMDRDATA_HOME": str(tmp_path)}
+    with application(tmp_path) as process:
+        use(process, "acme")
+        with subprocess.Popen(command, env=environ) as sidecar:
+            wait_for(tmp_path, ["acme"])
+            use(process, "globex")
+            wait_for(tmp_path, ["acme", "globex"])
+            sidecar.terminate()
+            assert sidecar.wait(20) == 0
+
+
+def test_nobody_else_can_call_a_function(tmp_path: Path) -> None:
+    """A sink that only this program has cannot be delivered to by another."""
+
+    def collect(events: list[UsageEvent]) -> None:
+        raise AssertionError(events)
+
+    with pytest.raises(TrackingSetupError, match="cannot call 'callable:collect'"):
+        Tracker([collect], home=tmp_path, delivery="external")
+    with pytest.raises(TrackingSetupError, match="delivery= takes"):
+        Tracker([], home=tmp_path, delivery="later")  # type: ignore[arg-type]
+
+
+def test_without_threads_flush_delivers(tmp_path: Path) -> None:
+    """Where threads are frozen or die, the end of a handler is the moment, in the handler's own thread."""
+    threads: list[int] = []
+
+    def collect(_: list[UsageEvent]) -> None:
+        threads.append(threading.get_ident())
+
+    before = threading.active_count()
+    tracker = Tracker([collect, LEDGER], home=tmp_path, delivery="flush")
+    for _ in range(2):
+        tracker.record(provider="x-ai", usage={"input_tokens": 1}, customer_id="acme")
+        assert threading.active_count() == before
+        assert tracker.flush(5)
+    assert threads == [threading.get_ident()] * 2
+    assert customers(tmp_path) == ["acme"] * 2
+    tracker.close(1)
+
+
+def test_an_ordinary_process_at_work_is_left_alone(tmp_path: Path) -> None:
+    """Whoever follows delivers nothing of a process that does so itself."""
+    tracker = Tracker(["jsonl:///held.jsonl"], home=tmp_path)
+    tracker._journal.append(line_of(1))  # its threads have not been started: nothing is delivered yet
+    with following(tmp_path):
+        time.sleep(1.5)
+        assert not (tmp_path / "held.jsonl").exists()
+    assert tracker.flush(5)
+    tracker.close(1)

@@ -1,4 +1,4 @@
-"""What about an HTTP client its calls could tell, so that two clients can be compared.
+"""What about an HTTP client its calls could tell, so that two clients can be compared; and whose there are.
 
 Knows where httpx and httpx2 keep it, and aiohttp below them. Imports none of the three: in some
 environments one is absent.
@@ -7,7 +7,11 @@ environments one is absent.
 from __future__ import annotations
 
 import ssl
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
+
+from cmdrdata_transport.clients import SDKS
 
 POOL_FACTS = (
     "_max_connections",
@@ -21,6 +25,16 @@ POOL_FACTS = (
     "_uds",
 )
 AIOHTTP_FACTS = ("limits", "retries", "socket_options", "local_address", "uds", "client")
+
+
+def installed_sdks() -> list[str]:
+    """The SDKs of our table that are installed here."""
+    found: list[str] = []
+    for row in SDKS:
+        with suppress(PackageNotFoundError):
+            version(row.name)
+            found.append(row.name)
+    return found
 
 
 def transports(client: Any) -> dict[str, Any]:

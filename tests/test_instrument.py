@@ -382,6 +382,33 @@ def test_it_may_come_before_or_after_what_it_meters_is_imported(order: str, tmp_
     assert (told.returncode, told.stderr) == (0, "")
 
 
+def test_who_only_looks_for_a_library_finds_what_there_is(tmp_path: Path) -> None:
+    """The import hook's loader answers as the one below it does, and a missing module is missing."""
+    program = """
+    import importlib.util, sys
+    from cmdrdata_transport import instrument
+
+    instrument()
+    spec = importlib.util.find_spec("httpx")
+    assert "AsyncClient" in spec.loader.get_source("httpx")
+    assert spec.loader.is_package("httpx")
+    assert not hasattr(spec.loader, "no_such_thing")
+    assert "httpx" not in sys.modules
+    sys.path.clear()
+    importlib.invalidate_caches()
+    sys.meta_path[:] = sys.meta_path[:1]
+    assert importlib.util.find_spec("httpx2") is None
+    """
+    told = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(program)],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "CMDRDATA_HOME": str(tmp_path)},
+    )
+    assert (told.returncode, told.stderr) == (0, "")
+
+
 # What stays as it is
 
 

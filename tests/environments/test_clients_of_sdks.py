@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from client_facts import facts, family, is_tracked, transports
+from client_facts import facts, family, installed_sdks, is_tracked, transports
 
 from cmdrdata_transport import track, tracked_async_http_client, tracked_http_client, untrack
 from cmdrdata_transport.clients import SDKS
@@ -23,7 +23,7 @@ from cmdrdata_transport.testing import capture_usage
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-INSTALLED = (os.environ.get("CMDRDATA_TEST_SDKS") or "openai anthropic groq google-genai").split()
+INSTALLED = (os.environ.get("CMDRDATA_TEST_SDKS") or " ".join(installed_sdks())).split()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,7 +13,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from client_facts import is_tracked, transports
+from client_facts import installed_sdks, is_tracked, transports
 
 from cmdrdata_transport import customer_context, track, untrack
 from cmdrdata_transport.demo.loopback import Answer, Call, Loopback
@@ -23,7 +23,7 @@ from cmdrdata_transport.testing import capture_usage
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-INSTALLED = (os.environ.get("CMDRDATA_TEST_SDKS") or "").split()
+INSTALLED = (os.environ.get("CMDRDATA_TEST_SDKS") or " ".join(installed_sdks())).split()
 
 
 def needs(sdk: str) -> pytest.MarkDecorator:

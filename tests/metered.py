@@ -33,6 +33,7 @@ FRAMINGS = {
     "application/json": "JSON",
     "text/event-stream": "SSE",
     "application/x-ndjson": "JSON lines",
+    "application/jsonl": "JSON lines",
     "application/stream+json": "JSON lines",
     "application/vnd.amazon.eventstream": "AWS event stream",
     "audio/mpeg": "bytes",

@@ -12,6 +12,8 @@ import pytest
 from exchange import WAYS, Way
 from stories import Ask, Host, hosted, make
 
+from cmdrdata_transport import UsageEvent
+
 REPLICATE = "https://api.replicate.com/v1"
 MISTRAL = "https://api.mistral.ai/v1"
 
@@ -23,6 +25,11 @@ def host(tmp_path: Path) -> Iterator[Host]:
     """A host with a home of its own."""
     with hosted(tmp_path) as it:
         yield it
+
+
+def events(host: Host) -> list[UsageEvent]:
+    """What was recorded, in the order of the calls: each process stores its own when it comes to it."""
+    return sorted(host.ledger(), key=lambda each: each.timestamp)
 
 
 def prediction(status: str, metrics: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -150,7 +157,7 @@ def test_it_counts_once_when_it_is_done_for_whoever_started_it(story: Story, way
     make(way, host.process(), [story.starting, story.asking(story.still)])
     make(way, host.process(customer_id="nobody"), [story.asking(each) for each in (story.still, story.done)])
     make(way, host.process(customer_id="nobody"), [story.asking(story.done)])
-    begun, over = host.ledger()
+    begun, over = events(host)
     assert (begun.customer_id, begun.usage_status) == ("acme", "none")
     assert (over.customer_id, over.usage_status, over.request_model) == (
         "acme",
@@ -168,7 +175,7 @@ def test_a_prediction_that_was_told_at_once_is_not_told_again(way: Way, host: Ho
     done = STORIES["replicate"].done
     waiting = replace(STORIES["replicate"].starting, answer=done, status=201)
     make(way, host.process(), [waiting, STORIES["replicate"].asking(done)])
-    assert [each.usage.compute_seconds for each in host.ledger()] == [2.5]
+    assert [each.usage.compute_seconds for each in events(host)] == [2.5]
 
 
 @every_way
@@ -179,7 +186,7 @@ def test_a_prediction_that_was_over_before_its_metrics_counts_when_they_are_ther
     story = STORIES["replicate"]
     waiting = replace(story.starting, answer=prediction("succeeded"), status=201)
     make(way, host.process(), [waiting, story.asking(story.done)])
-    assert [(each.customer_id, each.usage.compute_seconds) for each in host.ledger()] == [
+    assert [(each.customer_id, each.usage.compute_seconds) for each in events(host)] == [
         ("acme", None),
         ("acme", 2.5),
     ]
@@ -192,7 +199,7 @@ def test_a_cancelled_prediction_counts_what_it_ran(way: Way, host: Host) -> None
     over = prediction("canceled", {"predict_time": 0.5})
     cancel = Ask(method="POST", url=f"{REPLICATE}/predictions/p1/cancel", answer=over)
     make(way, host.process(), [story.starting, cancel, story.asking(over)])
-    assert [(each.customer_id, each.usage.compute_seconds) for each in host.ledger()] == [
+    assert [(each.customer_id, each.usage.compute_seconds) for each in events(host)] == [
         ("acme", None),
         ("acme", 0.5),
     ]
@@ -205,7 +212,7 @@ def test_a_webhook_says_what_a_poll_says(provider: str, story: str, host: Host) 
     process = host.process()
     make(WAYS[0], process, [told.asking(told.done)])
     process.record_response(provider, json.dumps(told.done), customer_id="acme")
-    (only,) = host.ledger()
+    (only,) = events(host)
     assert {name: getattr(only.usage, name) for name in told.counts} == told.counts
 
 
@@ -263,7 +270,7 @@ def test_the_results_of_mistral_s_batch_count_once(asks: list[Ask], way: Way, ho
     """In the file or in the job's own answer, each result is its starter's, and told once."""
     make(way, host.process(), [CREATED])
     make(way, host.process(customer_id="nobody"), asks)
-    assert [(each.customer_id, each.service_tier, each.usage.total_tokens) for each in host.ledger()] == [
+    assert [(each.customer_id, each.service_tier, each.usage.total_tokens) for each in events(host)] == [
         ("acme", "batch", 11),
         ("acme", "batch", 12),
     ]

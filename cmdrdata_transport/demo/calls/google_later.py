@@ -55,7 +55,7 @@ def _images(client: Any, _: Headers) -> Any:
 
 def _video(client: Any, _: Headers) -> Generator[Any, Any, Any]:
     """It is asked for once more when it is known to be done."""
-    operation = yield client.models.generate_videos(model="veo-3.1-generate-001", prompt="a café")
+    operation = yield client.models.generate_videos(model="veo-3.1-generate-001", source={"prompt": "a café"})
     while not operation.done:
         operation = yield client.operations.get(operation)
     return (yield client.operations.get(operation))

@@ -1,8 +1,8 @@
 """What is known of one call, and the events that it gives.
 
 Knows the head of the request and of the answer, whose call it is, and how to say it in the published
-format. An answer that can be asked for again is told once, when it is done, for whoever started it.
-Does not see the bytes: `recorder` does, and `body` reads them.
+format. Which answers are told is `teller`'s to decide. Does not see the bytes: `recorder` does, and `body`
+reads them.
 """
 
 from __future__ import annotations
@@ -13,14 +13,12 @@ from time import perf_counter, time
 from types import MappingProxyType
 from typing import Any, Protocol
 
-from cmdrdata_transport.attribution import Attribution, check_customer
-from cmdrdata_transport.batch import Result
+from cmdrdata_transport.attribution import Attribution
 from cmdrdata_transport.body import Body
 from cmdrdata_transport.event import FORMAT, encode
 from cmdrdata_transport.identity import derived_event_id, new_event_id, timestamp
 from cmdrdata_transport.providers.reading import LONGEST_TEXT, Answer, Part, pick, read_headers, read_request
 from cmdrdata_transport.providers.routing import Route
-from cmdrdata_transport.providers.table import Job
 from cmdrdata_transport.wire.json import parse
 
 LARGEST_REQUEST = 1024 * 1024
@@ -147,55 +145,6 @@ class Account:
         self._started = time()
         self._ticks = perf_counter()
 
-    def _write(self, body: Body | None, error: BaseException | None, *, closed: bool) -> None:
-        settings, route = self._settings, self._route
-        if route.guesses or route.shape.results is not None:
-            return  # it looked like nothing we know; or each result has its own event
-        answer = body.answer if body is not None else Answer(route.shape)
-        asked = self._asked()
-        resource: str | None = None
-        if route.shape.job is not None:
-            resource = self._resource(route.shape.job, answer, asked)
-            if not self._is_to_be_told(resource, body, answer, asked):
-                return
-        parts = answer.parts(self._report)
-        source = "body" if parts[0].counts else None
-        if (source is None or route.shape.headers_add) and (
-            self._status is not None and self._status < REDIRECT
-        ):
-            elsewhere, parts[0] = self._count_elsewhere(parts[0], asked)
-            source = source or elsewhere
-        if route.poll and source is None and not answer.failed and not answer.free:
-            return  # it is over, and its usage is still to come
-        status, outcome = self._judge(
-            body, parts, error, closed=closed, elsewhere=source in ("header", "request")
-        )
-        tells_again = route.shape.again or (route.shape.headers and not route.shape.headers_add)
-        if status == "complete" and source == "body" and tells_again:
-            self._compare(answer, parts[0])
-        if resource is not None and (status in ("partial", "missing") or answer.pending):
-            self._remember(resource, self._begun(asked, answer))
-            parts = [parts[0]._replace(counts={})]  # all of it is told when it is done
-            resource = None
-        event = self._head(resource, answer, status, outcome)
-        event["request_duration_ms"] = round((perf_counter() - self._ticks) * 1000, 3)
-        details = answer.details
-        if route.shape.header_details:
-            details = {**details, **self._header_details()}
-        self._describe_request(event, asked, details)
-        if self._status is not None:
-            self._describe_answer(event, body)
-            if status == "partial":
-                # What came is a measure of its own, and no reason to guess at tokens.
-                came = {"delivered_bytes": self._bytes, "delivered_chunks": self._chunks}
-                event["details"] = {**event.get("details", {}), **came}
-        unexplained = outcome != "ok" and not answer.errors and error is not None
-        if unexplained and type(error).__name__ not in CANCELLED:
-            event["error_type"] = type(error).__name__
-        self._write_parts(event, parts, source, resource)
-        if route.poll and resource is not None:
-            settings.jobs.finish(route.scope, resource, self._who.customer, parts[0].counts)
-
     def _head(self, resource: str | None, answer: Answer, status: str, outcome: str) -> dict[str, Any]:
         """An event: what it is of, whose it is, and what the answer says of itself beside the counts."""
         settings, route, who = self._settings, self._route, self._who
@@ -244,143 +193,6 @@ class Account:
             if part.model is not None:
                 own["model"] = part.model[:LONGEST_TEXT]
             _line(self._settings, own, part, source)
-
-    # --- what can be asked for again ---
-
-    def _resource(self, job: Job, answer: Answer, asked: Mapping[str, Any]) -> str | None:
-        """The name of what this answer is of, if it can be asked for again."""
-        if not self._route.known or not answer.is_job:
-            return None
-        name = answer.job_id if job.asked is None else pick(asked, (job.asked,)) or answer.job_id
-        # xAI does not repeat what it was asked for: the path says it.
-        return name if type(name) is str else self._route.job
-
-    def _is_to_be_told(
-        self, resource: str | None, body: Body | None, answer: Answer, asked: Mapping[str, Any]
-    ) -> bool:
-        """Whether this answer gives an event. One that is still to come is remembered instead; of one
-        that was asked for, it is whoever started it who pays.
-        """
-        route, jobs = self._route, self._settings.jobs
-        fine = self._status is not None and self._status < REDIRECT and body is not None and body.whole
-        if route.poll and (resource is None or not fine):
-            return False
-        begun: Mapping[str, Any] = {}
-        if route.poll and resource is not None:
-            begun = jobs.recall(route.scope, resource)
-        if fine and resource is not None:
-            known = begun if "customer_id" in begun else self._begun(asked, answer)
-            for name in answer.yields:
-                self._remember(name, {key: known[key] for key in known if key != "told"} | {"of": resource})
-        if not route.shape.units and not route.shape.lists:  # it only says that there is something
-            if fine and resource is not None and not route.poll:
-                self._remember(resource, self._begun(asked, answer))
-            return False
-        if not route.poll:
-            return True
-        if answer.pending:
-            return False
-        self._take_over(begun)
-        if "told" in begun and (begun["told"] is not None or self._who.customer is None):
-            self._lose("duplicates")
-            if begun.get("counts") not in (None, answer.parts(lambda _: None)[0].counts):
-                self._lose("conflicts")
-            return False
-        return self._has_owner()
-
-    def _has_owner(self) -> bool:
-        """Whether what turns out to be a call only now is to be recorded, as the meter asks of others."""
-        settings = self._settings
-        if self._who.customer is not None:
-            return True
-        settings.count("skipped_no_customer" if settings.require_customer else "unattributed")
-        return not settings.require_customer
-
-    def _take_over(self, begun: Mapping[str, Any]) -> None:
-        """From here on the call is that of whoever started what it asks for."""
-        if "customer_id" in begun:
-            self._begun_as = begun
-            self._who = Attribution(
-                customer=begun.get("customer_id"), metadata=begun.get("metadata") or {}, track=True
-            )
-
-    def _begun(self, asked: Mapping[str, Any], answer: Answer) -> dict[str, Any]:
-        """What to remember of this call until what it started is done."""
-        said: dict[str, Any] = {}
-        self._describe_request(said, asked, answer.details)
-        said.pop("attempt", None)
-        return said | {
-            "customer_id": self._who.customer,
-            "metadata": dict(self._who.metadata),
-            "provider": self._route.provider,
-            "api": self._route.shape.api,
-            "timestamp": timestamp(self._started),
-        }
-
-    def _remember(self, name: str, begun: Mapping[str, Any]) -> None:
-        self._settings.jobs.remember(self._route.scope, name, begun)
-
-    def _write_results(self, results: list[Result]) -> None:
-        """The events of the results of a batch, each of them an answer of its own."""
-        settings, route = self._settings, self._route
-        if route.job is not None and self._begun_as is None:
-            self._begun_as = {}
-            self._take_over(settings.jobs.recall(route.scope, route.job))
-        starter = self._who
-        for result in results:
-            self._who = self._owner_of(result, starter)
-            if not self._has_owner():
-                continue
-            answer = result.answer
-            self._spoiled = False
-            parts = answer.parts(self._report)
-            status = "none" if answer.failed else "missing"
-            if parts[0].counts:
-                status = "partial" if self._spoiled else "complete"
-            elif not answer.failed:
-                self._lose("missing")
-            own_name = result.place if result.custom_id is None else result.custom_id
-            name = result.id or f"{route.job}/{own_name}"
-            asked_model = (self._begun_as or {}).get("request_model")
-            event = self._head(name, answer, status, "error" if answer.failed else "ok")
-            event |= {
-                "operation": result.shape.operation,
-                "api": result.shape.api,
-                "service_tier": result.service_tier,
-                "streaming": False,
-            }
-            if asked_model is not None:
-                event["request_model"] = asked_model
-                event.setdefault("model", asked_model)
-            if details := {**answer.details, **result.details}:
-                event["details"] = details
-            self._write_parts(event, parts, "body", name)
-        self._who = starter
-
-    def _owner_of(self, result: Result, starter: Attribution) -> Attribution:
-        """Whose one result of a batch is: whom the application names for it, else the batch's starter."""
-        settings = self._settings
-        if settings.batch_customers is None or result.custom_id is None:
-            return starter
-        try:
-            customer = settings.batch_customers(result.custom_id)
-            return starter if customer is None else starter._replace(customer=check_customer(customer))
-        except Exception as error:
-            settings.count("bad_attribution", type(error).__name__)
-            return starter._replace(customer=None)
-
-    def _finish_results(self, yields: frozenset[str]) -> None:
-        """All results have been seen, of which some may be in further resources."""
-        route, jobs = self._route, self._settings.jobs
-        for name in yields:
-            self._remember(
-                name, {**(self._begun_as or self._begun({}, Answer(route.shape))), "of": route.job}
-            )
-        for told in (route.job, (self._begun_as or {}).get("of")):
-            if told is not None:
-                jobs.finish(route.scope, told, self._who.customer, None)
-
-    # --- what an event says ---
 
     def _describe_request(
         self, event: dict[str, Any], asked: Mapping[str, Any], details: Mapping[str, Any]

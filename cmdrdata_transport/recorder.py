@@ -13,13 +13,14 @@ from contextvars import ContextVar
 from time import perf_counter
 from typing import Any
 
-from cmdrdata_transport.account import FAILURE, REDIRECT, Account, Headers, Request, Settings
+from cmdrdata_transport.account import FAILURE, REDIRECT, Headers, Request, Settings
 from cmdrdata_transport.asking import REFUSALS, Veil, names_the_option, veil_for
 from cmdrdata_transport.attribution import Attribution
 from cmdrdata_transport.batch import Batch
 from cmdrdata_transport.body import CALM, Body, Events, Refusal, body_for, is_stream
 from cmdrdata_transport.guess import Guess
 from cmdrdata_transport.providers.routing import NOBODY, Route
+from cmdrdata_transport.teller import Teller
 from cmdrdata_transport.wire.coding import Decoder, decoder_for
 
 PATIENCE = 64
@@ -47,7 +48,7 @@ def is_being_metered(url: Any) -> bool:
         return False
 
 
-class Recorder(Account):
+class Recorder(Teller):
     """Watches one answer.
 
     The tee appends each chunk to `kept` and asks `look` to read them: for every chunk or, where `calm`

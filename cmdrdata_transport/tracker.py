@@ -10,13 +10,11 @@ from __future__ import annotations
 import atexit
 import os
 import threading
-import tomllib
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from pathlib import Path
 from time import monotonic
-from typing import Any, Literal, cast
+from typing import Any, Literal
 from uuid import uuid4
 from weakref import WeakSet, WeakValueDictionary
 
@@ -25,30 +23,40 @@ from cmdrdata_transport.account import Headers, Request, Settings
 from cmdrdata_transport.attribution import Attribution, Defaults, check_customer, check_metadata, resolve
 from cmdrdata_transport.counters import Counters
 from cmdrdata_transport.delivery import Delivery, Mode
-from cmdrdata_transport.errors import AttributionError, TrackingSetupError
-from cmdrdata_transport.event import Usage, UsageEvent, decode
+from cmdrdata_transport.errors import TrackingSetupError
+from cmdrdata_transport.event import Usage, UsageEvent
 from cmdrdata_transport.jobs import Jobs
 from cmdrdata_transport.journal import Journal, find_home
 from cmdrdata_transport.meter import IncludeUsage, Meter
+from cmdrdata_transport.options import (
+    Receiver,
+    checked_drain,
+    checked_include_usage,
+    checked_lookup,
+    checked_mode,
+    checked_name,
+    checked_seconds,
+    environment_customer,
+    environment_metadata,
+    environment_sinks,
+    home_of,
+    is_on,
+    listed_sinks,
+    own_providers,
+    state_directory,
+)
 from cmdrdata_transport.providers import PROVIDERS
-from cmdrdata_transport.providers.own import checked, from_toml
 from cmdrdata_transport.providers.routing import Router
 from cmdrdata_transport.providers.table import Provider
 from cmdrdata_transport.recorder import Recorder
-from cmdrdata_transport.sinks import Outlet, Sink, open_sink
+from cmdrdata_transport.sinks import Outlet, open_sink
 from cmdrdata_transport.stated import answered_events, stated_event, table_of
 from cmdrdata_transport.tallies import Tallies
-
-DEFAULT_LEDGER = "sqlite:///usage.db"
-
-DEFAULT_API = "https://api.cmdrdata.ai/api/events"
 
 EXIT_TIMEOUT = 2.0
 """Seconds that the end of a process may wait for deliveries; what is left is in the journal."""
 
 DRAIN_SECONDS = 30.0
-
-Receiver = Sink | Callable[[list[UsageEvent]], object]
 
 
 class Tracker:
@@ -106,25 +114,25 @@ class Tracker:
         exit_timeout: float = EXIT_TIMEOUT,
     ) -> None:
         environ = os.environ
-        self.name = _checked_name("name", name)
-        self.disabled = disabled or _is_on(environ.get("CMDRDATA_DISABLED"))
-        self.include_usage: IncludeUsage = _checked_include_usage(include_usage)
-        self.exit_timeout = _checked_seconds(exit_timeout)
+        self.name = checked_name("name", name)
+        self.disabled = disabled or is_on(environ.get("CMDRDATA_DISABLED"))
+        self.include_usage: IncludeUsage = checked_include_usage(include_usage)
+        self.exit_timeout = checked_seconds(exit_timeout)
         self.unknown_hosts = unknown_hosts
         self.counters = Counters()
-        self.wanted_home = _home(home or environ.get("CMDRDATA_HOME") or _state_directory())
+        self.wanted_home = home_of(home or environ.get("CMDRDATA_HOME") or state_directory())
         # Journal and relative sinks alike: where one cannot be written, the other cannot either.
         self.home = find_home(self.wanted_home, self.counters)
         self.defaults = Defaults(
-            customer=_environment_customer(environ) if customer_id is None else customer_id,
-            metadata=_environment_metadata(environ) if metadata is None else check_metadata(metadata),
+            customer=environment_customer(environ) if customer_id is None else customer_id,
+            metadata=environment_metadata(environ) if metadata is None else check_metadata(metadata),
         )
-        self.providers = (*_own_providers(providers, environ), *PROVIDERS)
-        receivers = [*(_environment_sinks(environ) if sinks is None else _listed(sinks))]
+        self.providers = (*own_providers(providers, environ), *PROVIDERS)
+        receivers = [*(environment_sinks(environ) if sinks is None else listed_sinks(sinks))]
         if on_event is not None:
             receivers.append(on_event)
         self._outlets = self._open(receivers)
-        self._service = _checked_name("service", service or "") or environ.get("CMDRDATA_SERVICE") or None
+        self._service = checked_name("service", service or "") or environ.get("CMDRDATA_SERVICE") or None
         # Made here and not at the first call, which several threads may make at once; idle until then.
         self._journal = Journal(
             self.home,
@@ -137,7 +145,7 @@ class Tracker:
         self._tallies = Tallies(self.home, tracker=self.name, service=self._service)
         self.counters.keep = self._tallies.keep
         self._delivery = Delivery(
-            self._journal, self._outlets, self.counters, mode=_checked_mode(delivery, self.sinks)
+            self._journal, self._outlets, self.counters, mode=checked_mode(delivery, self.sinks)
         )
         self._ready_in: int | None = None
         self._key = uuid4().hex
@@ -149,8 +157,8 @@ class Tracker:
             library_version=__version__,
             jobs=Jobs(self.home, self.counters.count),
             service=self._service,
-            drain_seconds=_checked_drain(on_early_close, drain_seconds),
-            batch_customers=_checked_lookup(batch_customers),
+            drain_seconds=checked_drain(on_early_close, drain_seconds),
+            batch_customers=checked_lookup(batch_customers),
             require_customer=require_customer,
             record_error_messages=record_error_messages,
             disabled=self.disabled,
@@ -213,7 +221,7 @@ class Tracker:
                 service=self._service,
                 table=table_of(provider, self.providers),
                 body=body,
-                model=None if model is None else _checked_name("model", model),
+                model=None if model is None else checked_name("model", model),
                 event_id=event_id,
                 report=lambda unit: self.counters.count("bad_counts", f"{provider} {unit}"),
             )
@@ -336,7 +344,7 @@ class BindingSettings:
                 customer=customer_id, metadata={} if metadata is None else check_metadata(metadata)
             ),
             provider=provider,
-            include_usage=None if include_usage is None else _checked_include_usage(include_usage),
+            include_usage=None if include_usage is None else checked_include_usage(include_usage),
             any_host=any_host,
         )
 
@@ -447,136 +455,6 @@ def _close_all() -> None:
 
 def _find(key: str) -> Tracker:
     return _by_key.get(key) or default_tracker()
-
-
-def _is_on(value: str | None) -> bool:
-    return value is not None and value.strip().lower() not in ("", "0", "false", "no", "off")
-
-
-def _state_directory() -> Path:
-    from platformdirs import user_state_path  # noqa: PLC0415 - only where no home is given
-
-    return user_state_path("cmdrdata-transport")
-
-
-def _environment_sinks(environ: Mapping[str, str]) -> Iterable[str | Receiver]:
-    if listed := environ.get("CMDRDATA_SINKS", "").split():
-        return listed
-    sinks = [DEFAULT_LEDGER]
-    if environ.get("CMDRDATA_API_KEY"):
-        sinks.append(environ.get("CMDRDATA_URL") or DEFAULT_API)
-    return sinks
-
-
-def _own_providers(
-    given: Iterable[Provider | str | os.PathLike[str]], environ: Mapping[str, str]
-) -> tuple[Provider, ...]:
-    tables: list[Provider] = []
-    named = environ.get("CMDRDATA_PROVIDERS")
-    for number, each in enumerate((*given, *((named,) if named else ()))):
-        if isinstance(each, str | os.PathLike):
-            tables += _from_file(each)
-        else:
-            tables.append(checked(each, f"providers[{number}]"))
-    return tuple(tables)
-
-
-def _from_file(file: str | os.PathLike[str]) -> tuple[Provider, ...]:
-    try:
-        document = tomllib.loads(Path(file).read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise TrackingSetupError(f"the providers in {os.fspath(file)!r} cannot be read: {error}") from None
-    return from_toml(document, os.fspath(file), PROVIDERS)
-
-
-def _environment_metadata(environ: Mapping[str, str]) -> dict[str, Any]:
-    text = environ.get("CMDRDATA_METADATA")
-    if not text:
-        return {}
-    try:
-        metadata = decode(text.encode())
-    except (ValueError, RecursionError):
-        metadata = None
-    if not isinstance(metadata, dict):
-        raise TrackingSetupError('CMDRDATA_METADATA is not a JSON object; write it like {"region": "eu"}')
-    try:
-        return check_metadata(metadata)
-    except AttributionError as error:
-        raise AttributionError(f"CMDRDATA_METADATA: {error}") from None
-
-
-def _environment_customer(environ: Mapping[str, str]) -> str | None:
-    if not (customer := environ.get("CMDRDATA_CUSTOMER_ID")):
-        return None
-    try:
-        return check_customer(customer)
-    except AttributionError as error:
-        raise AttributionError(f"CMDRDATA_CUSTOMER_ID: {error}") from None
-
-
-def _home(given: str | os.PathLike[str]) -> Path:
-    try:
-        return Path(given).expanduser().absolute()
-    except (TypeError, RuntimeError) as error:
-        raise TrackingSetupError(
-            f"the home {given!r} means no directory ({error}); give one with home= or CMDRDATA_HOME"
-        ) from None
-
-
-def _listed(sinks: Any) -> Iterable[str | Receiver]:
-    if isinstance(sinks, str) or not hasattr(sinks, "__iter__"):
-        raise TrackingSetupError(f"sinks= takes a list of sinks, not {sinks!r}; write sinks=[...]")
-    listed: Iterable[str | Receiver] = sinks
-    return listed
-
-
-def _checked_name(option: str, value: Any) -> str:
-    if not isinstance(value, str):
-        raise TrackingSetupError(f"{option}= takes a str, not {type(value).__name__}")
-    return value
-
-
-def _checked_seconds(value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < float("inf"):
-        raise TrackingSetupError(f"exit_timeout= takes a number of seconds, not {value!r}")
-    return value
-
-
-def _checked_mode(mode: Any, sinks: Iterable[str]) -> Mode:
-    if mode not in ("background", "flush", "external"):
-        raise TrackingSetupError(f'delivery= takes "background", "flush" or "external", not {mode!r}')
-    own = [sink for sink in sinks if sink.startswith("callable:")]
-    if mode == "external" and own:
-        raise TrackingSetupError(
-            f"delivery='external' leaves delivery to another process, which cannot call {own[0]!r}: give "
-            "sinks by URL, and no on_event"
-        )
-    return cast("Mode", mode)
-
-
-def _checked_drain(on_early_close: Any, seconds: Any) -> float | None:
-    if on_early_close not in ("partial", "drain"):
-        raise TrackingSetupError(f'on_early_close= takes "partial" or "drain", not {on_early_close!r}')
-    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 < seconds < float("inf"):
-        raise TrackingSetupError(f"drain_seconds= takes a number of seconds above 0, not {seconds!r}")
-    return seconds if on_early_close == "drain" else None
-
-
-def _checked_lookup(given: Any) -> Callable[[str], str | None] | None:
-    if isinstance(given, Mapping):
-        customers: Mapping[str, str] = given
-        return customers.get
-    if given is None or (callable(given) and not isinstance(given, type)):
-        return cast("Callable[[str], str | None] | None", given)
-    raise TrackingSetupError(
-        f"batch_customers= takes a mapping from custom_id to customer, or a function, not {given!r}"
-    )
-
-
-def _checked_include_usage(value: Any) -> IncludeUsage:
-    if value is True or value is False or value == "auto":
-        return value  # type: ignore[no-any-return]  # it is one of the three
-    raise TrackingSetupError(f'include_usage= takes "auto", True or False, not {value!r}')
 
 
 _default: Tracker | None = None

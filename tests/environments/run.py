@@ -4,8 +4,9 @@
     python tests/environments/run.py oldest     those named
     python tests/environments/run.py --list
 
-Each gets a virtual environment below `.envs/`, kept until what is installed in it should change. Knows
-what is to be in each, as a table; the tests know nothing of it but the names of the SDKs.
+Each gets a virtual environment below `.envs/`, kept until what is installed in it should change; the next
+is built while tests run in the one before. Knows what is to be in each, as a table; the tests know nothing
+of it but the names of the SDKs.
 """
 
 # ruff: noqa: T201 - a script that prints its progress
@@ -19,6 +20,7 @@ import subprocess
 import sys
 import time
 import tomllib
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -210,7 +212,9 @@ def main() -> int:
         for environment in chosen:
             print(f"{environment.name:24}{environment.why}")
         return 0
-    outcomes = {environment.name: run(environment) for environment in chosen}
+    with ThreadPoolExecutor(1) as builder:
+        builds = [(environment, builder.submit(built, environment)) for environment in chosen]
+        outcomes = {environment.name: run(environment, build) for environment, build in builds}
     for name, outcome in outcomes.items():
         print(f"== {name:24}{outcome}")
     # Somebody's machine may lack a Python. Where changes are judged, all of them are there.
@@ -218,12 +222,12 @@ def main() -> int:
     return 0 if good.issuperset(outcomes.values()) else 1
 
 
-def run(environment: Environment) -> str:
-    """Build one environment and run its tests there; what came of it."""
+def run(environment: Environment, build: Future[str]) -> str:
+    """Run the tests of one environment when it is built; what came of it."""
     started = time.monotonic()
     print(f"== {environment.name}: {environment.why}", flush=True)
     try:
-        python = built(environment)
+        python = build.result()
         variables = {**os.environ, "CMDRDATA_TEST_SDKS": environment.sdks}
         command = [python, "-m", "pytest", "-q", "-p", "no:cacheprovider", *environment.tests]
         passed = subprocess.run(command, cwd=ROOT, env=variables, check=False).returncode == 0
@@ -256,7 +260,7 @@ def built(environment: Environment) -> str:
         [*pip, "uninstall", "--yes", *environment.without] if environment.without else [],
     ):
         if command:
-            print("   ", " ".join(command[-8:]), flush=True)
+            print(f"   {environment.name}:", " ".join(command[-8:]), flush=True)
             subprocess.run(command, cwd=ROOT, check=True)
     stamp.write_text(recipe)
     return python

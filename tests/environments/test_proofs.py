@@ -9,10 +9,10 @@ from __future__ import annotations
 import asyncio
 import os
 from dataclasses import replace
-from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from accounts import counted, told
 
 from cmdrdata_transport import Tracker, customer_context, instrument, tracking_headers, uninstrument
 from cmdrdata_transport.demo.calls import (
@@ -26,9 +26,8 @@ from cmdrdata_transport.demo.calls import (
     connected_async,
 )
 from cmdrdata_transport.demo.loopback import Loopback
-from cmdrdata_transport.demo.provider import Provider, Stated
+from cmdrdata_transport.demo.provider import Provider
 from cmdrdata_transport.doctor import installed_sdks, prove
-from cmdrdata_transport.event import UNITS
 from cmdrdata_transport.providers import PROVIDERS
 from cmdrdata_transport.testing import capture_usage
 
@@ -91,22 +90,6 @@ def metered(
         finally:
             uninstrument()
     return events, provider
-
-
-def counted(event: UsageEvent) -> dict[str, Decimal]:
-    """Every unit of an event but zeros, and what was charged.
-
-    Which of the input is text some providers say by the way; their account here does not.
-    """
-    names = (*UNITS, "provider_cost")
-    units = {name: Decimal(str(value)) for name in names if (value := getattr(event.usage, name))}
-    units.pop("input_text_tokens", None)
-    return units
-
-
-def told(stated: Stated) -> dict[str, Decimal]:
-    """The same of an answer."""
-    return {**{name: Decimal(count) for name, count in stated.units.items()}, **stated.amounts}
 
 
 @pytest.mark.parametrize("name", NAMED)

@@ -14,9 +14,10 @@ from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import Any
 
+import httpx
 import pytest
 from endings import CHAT, COUNTS, DONE, ENDINGS, HELLO, STOP, USAGE, WORLD, Ending
-from exchange import coded, cut
+from exchange import Fixture, coded, cut, fixtures
 from four_ways import EVERY, FOUR, TRIO, URL, App, Run, Script, Wait, World, run
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -25,6 +26,8 @@ from cmdrdata_transport import asking as module
 from cmdrdata_transport.asking import LARGEST_REQUEST, Veil, asking, may_change, veil_for
 from cmdrdata_transport.attribution import tracking_headers
 from cmdrdata_transport.demo.loopback import Answer, Call, Loopback
+from cmdrdata_transport.providers import PROVIDERS
+from cmdrdata_transport.providers.routing import Router
 from cmdrdata_transport.tracker import Tracker
 from cmdrdata_transport.wire.coding import decoder_for
 from cmdrdata_transport.wire.json import parse
@@ -501,6 +504,10 @@ def test_the_answer_is_hidden_on_its_way_through_a_client(
         (KNOWN.replace("openai.com", "mistral.ai"), {"include_usage": True}, False),
         (KNOWN.replace("api.openai.com", "api.groq.com/openai"), {"include_usage": True}, False),
         (KNOWN.replace("chat/completions", "responses"), {"include_usage": True}, False),
+        (KNOWN.replace("api.openai.com/v1", "acme.openai.azure.com/openai/deployments/d"), {}, True),
+        (KNOWN.replace("api.openai.com", "api.x.ai"), {}, True),
+        (KNOWN.replace("api.openai.com/v1/chat/completions", "api.writer.com/v1/chat"), {}, True),
+        (KNOWN.replace("api.openai.com", "router.huggingface.co"), {}, True),
         (ELSEWHERE, {}, False),
         (ELSEWHERE, {"include_usage": True}, True),
         (ELSEWHERE, {"include_usage": False}, False),
@@ -521,6 +528,27 @@ def test_who_is_asked_follows_from_host_and_setting(
     server = Server()
     over_network(server, world, asking_at(url), **options)
     assert (b"include_usage" in server.calls[0].body) == asked
+
+
+SAYING_ANYWAY = [
+    fixture
+    for fixture in fixtures()
+    if fixture.exchange.url.endswith("/completions")
+    and fixture.events
+    and fixture.events[0]["streaming"]
+    and fixture.events[0]["usage_status"] == "complete"
+    and b"include_usage" not in (fixture.exchange.request_body or b"")
+    and not fixture.name.startswith("openai")
+]
+
+
+@pytest.mark.parametrize("fixture", SAYING_ANYWAY, ids=repr)
+def test_who_states_usage_anyway_is_not_asked(fixture: Fixture) -> None:
+    """There it stands in the last choice, by recorded traffic; asked for, it would move and be hidden."""
+    url = httpx.URL(fixture.exchange.url)
+    route = Router(PROVIDERS).route(fixture.exchange.method, url.raw_host, url.raw_path)
+    assert route is not None
+    assert not route.asks
 
 
 def test_a_trackers_setting_is_its_clients_default() -> None:

@@ -20,6 +20,7 @@ from cmdrdata_transport.providers.table import Apart, Endpoint, Provider
 
 AZURE = Provider(
     id="azure",
+    include_usage=True,
     hosts=(
         "*.openai.azure.com",
         "*.cognitiveservices.azure.com",

@@ -99,6 +99,7 @@ HUGGINGFACE = (
     ),
     Provider(
         id="huggingface",
+        include_usage=True,  # of its own servers: TGI and vLLM
         hosts=(_ROUTER, "*.endpoints.huggingface.cloud"),
         endpoints=(*ENDPOINTS, *_OWN, *REPLICATE.endpoints),
     ),

@@ -50,6 +50,7 @@ _CHAT_STREAM = Stream(
     done=True,
     needles=(b'"usage"', b'"finish_reason":"', b'"finish_reason": "'),
     finish_ends=True,
+    include_usage=True,
 )
 
 CHAT = Shape(
@@ -182,4 +183,5 @@ OPENAI = Provider(
     hosts=("api.openai.com", "*.api.openai.com"),
     endpoints=(*ENDPOINTS, *MEDIA, *RUNS, *REALTIME),
     compatible="openai-compatible",
+    include_usage=True,
 )

@@ -16,6 +16,7 @@ _UNITS: Tree = {**CHAT_UNITS, "prompt_token_details": {"cached_tokens": "cache_r
 
 WRITER = Provider(
     id="writer",
+    include_usage=True,
     hosts=("api.writer.com",),
     endpoints=(Endpoint(path=r"/v1/chat$", shape=replace(CHAT, units=_UNITS)),),
 )

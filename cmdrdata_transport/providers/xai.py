@@ -133,6 +133,7 @@ GRPC = Shape(
 
 XAI = Provider(
     id="x-ai",
+    include_usage=True,
     hosts=("api.x.ai", "*.api.x.ai"),
     endpoints=(
         Endpoint(

@@ -79,7 +79,17 @@ class Unauthorized(Exception):
     """Marks what an operator must put right, a wrong key say: counted under its own name."""
 
 
-SCHEMES: Mapping[str, str] = {"sqlite": "sqlite", "jsonl": "jsonl", "https": "http", "http": "http"}
+SCHEMES: Mapping[str, str] = {
+    "sqlite": "sqlite",
+    "jsonl": "jsonl",
+    "https": "http",
+    "http": "http",
+    "kafka": "kafka",
+    "otlp+https": "otlp",
+    "otlp+http": "otlp",
+    "postgresql": "postgresql",
+    "postgres": "postgresql",
+}
 """The module that opens a URL, by scheme. Each has `open_url(url, home, environ) -> Outlet`."""
 
 
@@ -102,7 +112,7 @@ def open_sink(
         return _open_python(spec, name)
     try:
         url = urlsplit(spec.strip())
-        _ = url.port
+        _ = None if url.scheme == "kafka" else url.port  # which looks at each of its brokers
     except ValueError:  # which may quote what is secret
         raise TrackingSetupError(
             "a sink's URL has a host or a port that none can have; write https://host:8443/path"
@@ -111,7 +121,7 @@ def open_sink(
     if module is None:
         raise TrackingSetupError(
             f"no sink is known by the URL scheme {url.scheme or spec!r}; there are sqlite:///usage.db, "
-            "jsonl:///usage.jsonl, https://host/path, and functions"
+            "jsonl:///usage.jsonl, https://host/path, kafka://broker/topic, and functions"
         )
     open_url = cast(
         "Callable[[SplitResult, Path, Mapping[str, str]], Outlet]",

@@ -114,7 +114,7 @@ def target_of(url: SplitResult, environ: Mapping[str, str]) -> Target:
         identity=where if trusted else f"{where}?insecure=1",
         scheme=url.scheme,
         host=host,
-        timeout=_timeout_of(options.get("timeout"), where),
+        timeout=timeout_of(options.get("timeout"), where),
         key=key if trusted else None,
     )
 
@@ -212,7 +212,7 @@ class HttpOutlet:
         limits = Limits(
             max_connections=SIDE_BY_SIDE, max_keepalive_connections=SIDE_BY_SIDE, keepalive_expiry=60.0
         )
-        return HTTPTransport(limits=limits, proxy=_proxy_for(self._target))
+        return HTTPTransport(limits=limits, proxy=proxy_for(self._target.scheme, self._target.host))
 
     def _post(self, transport: httpx.HTTPTransport, line: bytes, patience: float) -> Rejected | None:
         """Post one event: None when the receiver has it, or why it never will."""
@@ -303,11 +303,12 @@ def is_loopback(host: str) -> bool:
         return host == "localhost" or host.endswith(".localhost")
 
 
-def _proxy_for(target: Target) -> str | None:
-    if is_loopback(target.host) or proxy_bypass(target.host):
+def proxy_for(scheme: str, host: str) -> str | None:
+    """The proxy that the environment names for a URL; none for this machine."""
+    if is_loopback(host) or proxy_bypass(host):
         return None
     proxies = getproxies()
-    proxy = proxies.get(target.scheme) or proxies.get("all")
+    proxy = proxies.get(scheme) or proxies.get("all")
     return proxy if proxy is None or "://" in proxy else f"http://{proxy}"
 
 
@@ -326,7 +327,8 @@ def _key_of(environ: Mapping[str, str]) -> str | None:
     return key or None
 
 
-def _timeout_of(text: str | None, where: str) -> float:
+def timeout_of(text: str | None, where: str) -> float:
+    """The seconds that `?timeout=` asks for, or ours. Raises `TrackingSetupError`."""
     if text is None:
         return TIMEOUT_SECONDS
     try:

@@ -1,0 +1,389 @@
+"""A topic of Kafka: each event one message, in the form of CloudEvents 1.0.
+
+The message is CloudEvents' JSON in structured mode (the CloudEvents specification 1.0.2, JSON event
+format, and its Kafka protocol binding), and `data` is the event as published, byte by byte: OpenMeter,
+ClickHouse and Flink take it as it is. `id` is the `event_id`, and `source` the same for all of us, so
+that what is told twice, by two programs even, has the same `source` and `id`: that is how a reader of
+CloudEvents tells duplicates.
+
+The key is the customer, so that one customer's events are in one partition, in the order in which one
+process sent them; an event of nobody has no key and no subject, and goes to any partition. The
+partition of a key is the one that Kafka's own Java client would take.
+
+An event is taken when the brokers say that all replicas in sync have it (`acks=all`, idempotent). One
+that is under way when the time is up stays so: the next `send` of it waits for it, and sends nothing.
+
+librdkafka, behind the driver, has threads and connections of its own. It logs nothing; what it has to
+say is in the reason that a send fails with.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import re
+from collections import deque
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from enum import Enum
+from importlib.util import find_spec
+from itertools import takewhile
+from pathlib import Path
+from time import monotonic
+from typing import TYPE_CHECKING, Any
+from urllib.parse import SplitResult, parse_qsl, unquote, urlencode, urlsplit
+
+from cmdrdata_transport.errors import Rejected, TrackingSetupError, Unavailable
+from cmdrdata_transport.event import decode, encode
+from cmdrdata_transport.sinks import Unauthorized
+from cmdrdata_transport.sinks.http import is_loopback, timeout_of
+
+if TYPE_CHECKING:
+    from confluent_kafka import KafkaError, Producer
+
+SOURCE = "cmdrdata-transport"
+TYPE = "cmdrdata.usage"
+_HEADERS: list[tuple[str, str | bytes | None]] = [
+    ("content-type", b"application/cloudevents+json; charset=UTF-8")
+]
+
+MECHANISMS = ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512")
+
+OPTIONS = ("tls", "ca", "cert", "key", "sasl", "insecure", "timeout")
+
+LOOK_SECONDS = 0.1
+"""How often a wait looks whether something has happened that ends it."""
+
+REMEMBERED = 20_000
+"""Messages that may be under way, or known to be taken; a batch is asked for again soon, or never."""
+
+_TOPIC_NAME = re.compile(r"(?!\.{1,2}$)[A-Za-z0-9._-]{1,249}")
+
+_REFUSED = frozenset({"MSG_SIZE_TOO_LARGE", "RECORD_LIST_TOO_LARGE", "INVALID_RECORD", "INVALID_TIMESTAMP"})
+"""Errors that speak of a message, or of the batch that it was in: alone, it may do."""
+
+_DENIED = frozenset(
+    {
+        "_AUTHENTICATION",
+        "SASL_AUTHENTICATION_FAILED",
+        "TOPIC_AUTHORIZATION_FAILED",
+        "CLUSTER_AUTHORIZATION_FAILED",
+    }
+)
+
+_WORDS = {
+    "_ALL_BROKERS_DOWN": "no broker can be reached",
+    "_AUTHENTICATION": "the brokers refuse the user or the password",
+    "_MSG_TIMED_OUT": "no broker answered in time",
+    "_RESOLVE": "no broker's name can be resolved",
+    "_SSL": "TLS fails: is the certificate trusted (?ca=), and does the broker speak TLS (?insecure=1)",
+    "_TRANSPORT": "no broker can be reached",
+    "_UNKNOWN_TOPIC": "there is no such topic: make it, or put the URL right",
+    "CLUSTER_AUTHORIZATION_FAILED": "the user may not write idempotently",
+    "SASL_AUTHENTICATION_FAILED": "the brokers refuse the user or the password",
+    "TOPIC_AUTHORIZATION_FAILED": "the user may not write to the topic",
+    "TOPIC_EXCEPTION": "the brokers do not take the name of the topic: put the URL right",
+    "UNKNOWN_TOPIC_OR_PART": "there is no such topic: make it, or put the URL right",
+}
+"""What an operator is told, by librdkafka's name of the error; of others, the name."""
+
+
+class _Unauthorized(Unavailable, Unauthorized):
+    """The brokers refuse every event, until somebody puts the user, or what it may do, right."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """Where the events go. `settings` are librdkafka's; `identity` is the URL without what is secret."""
+
+    identity: str
+    topic: str
+    timeout: float
+    settings: Mapping[str, Any] = field(repr=False)
+
+
+def open_url(url: SplitResult, home: Path, environ: Mapping[str, str]) -> KafkaOutlet:  # noqa: ARG001
+    """The outlet of `kafka://broker,broker:9093/topic`.
+
+    To other machines it speaks TLS, unless the URL ends in `?insecure=1`; on this one `?tls=1` makes it
+    do so. `ca`, `cert` and `key` are files in PEM. User and password are in the URL, or in
+    `CMDRDATA_KAFKA_USERNAME` and `CMDRDATA_KAFKA_PASSWORD`; `?sasl=SCRAM-SHA-512` says how they are
+    shown, which is `PLAIN` otherwise. `?timeout=5` is how many seconds a batch may take.
+    """
+    target = target_of(url, environ)
+    if find_spec("confluent_kafka") is None:
+        raise TrackingSetupError(
+            f"{target.identity} needs a driver: pip install 'cmdrdata-transport[kafka]', or confluent-kafka"
+        )
+    return KafkaOutlet(target)
+
+
+def target_of(url: SplitResult, environ: Mapping[str, str]) -> Target:
+    """What a URL means. Raises `TrackingSetupError`, which never shows the user or the password."""
+    if "@" in url.path + url.query or url.fragment:  # a piece of a password, say: never to be shown
+        raise TrackingSetupError("in a password write %2F for /, %3F for ?, %23 for #, and %40 for @")
+    user_info, _, hosts = url.netloc.rpartition("@")
+    topic = unquote(url.path[1:])
+    where = f"kafka://{hosts}{url.path}"
+    local = all(is_loopback(host) for host in _hosts(hosts, where))
+    if not _TOPIC_NAME.fullmatch(topic):
+        raise TrackingSetupError(f"{where} names no topic that Kafka takes: write kafka://{hosts}/usage")
+    options = dict(parse_qsl(url.query, keep_blank_values=True))
+    if unknown := set(options).difference(OPTIONS):
+        raise TrackingSetupError(f"{where}: there is no ?{min(unknown)}=; there are {', '.join(OPTIONS)}")
+    insecure = options.get("insecure") == "1"
+    if insecure and not options.keys().isdisjoint(("tls", "ca", "cert", "key")):
+        raise TrackingSetupError(f"{where}: ?insecure=1 is without TLS: leave it out, or the options of TLS")
+    tls = not insecure and (not local or not options.keys().isdisjoint(("tls", "ca", "cert", "key")))
+    user, password = _credentials(user_info, environ)
+    mechanism = options.get("sasl", "PLAIN") if user or "sasl" in options else None
+    if mechanism is not None:
+        if mechanism not in MECHANISMS:
+            raise TrackingSetupError(f"{where}: ?sasl= is one of {', '.join(MECHANISMS)}")
+        if not user or not password:
+            raise TrackingSetupError(
+                f"{where} needs a user and a password: set CMDRDATA_KAFKA_USERNAME and "
+                "CMDRDATA_KAFKA_PASSWORD"
+            )
+        if mechanism == "PLAIN" and not (tls or local):
+            raise TrackingSetupError(
+                f"{where}: a password does not travel in the open: leave out ?insecure=1, or use SCRAM, "
+                "which does not send it"
+            )
+    for name, _ in _FILES:
+        if name in options and not Path(options[name]).is_file():
+            raise TrackingSetupError(f"{where}: ?{name}={options[name]} is no file")
+    timeout = timeout_of(options.pop("timeout", None), where)
+    return Target(
+        identity=f"{where}?{urlencode(options, safe='/')}" if options else where,
+        topic=topic,
+        timeout=timeout,
+        settings={
+            "bootstrap.servers": hosts,
+            "client.id": SOURCE,
+            "security.protocol": ("SASL_" if mechanism else "") + ("SSL" if tls else "PLAINTEXT"),
+            **{f"ssl.{what}.location": options[name] for name, what in _FILES if name in options},
+            **(
+                {"sasl.mechanism": mechanism, "sasl.username": user, "sasl.password": password}
+                if mechanism
+                else {}
+            ),
+            **_settings(timeout),
+        },
+    )
+
+
+_FILES = (("ca", "ca"), ("cert", "certificate"), ("key", "key"))
+
+
+def _settings(timeout: float) -> dict[str, Any]:
+    milliseconds = int(timeout * 1000)
+    return {
+        "acks": "all",
+        "enable.idempotence": True,
+        # It looks once a second whose time is up, and is to say so before ours is.
+        "message.timeout.ms": max(milliseconds - 1500, milliseconds // 2, 1),
+        # So that it is known within our time that there is no such topic; brokers say so for a
+        # moment also of one that is being made.
+        "topic.metadata.propagation.max.ms": milliseconds // 8,
+        "partitioner": "murmur2_random",
+        "compression.type": "lz4",
+        "log_level": 0,
+    }
+
+
+class _Way(Enum):
+    """How far a message is, if it has not failed."""
+
+    UNDER_WAY = "under way"
+    TAKEN = "taken"
+
+
+class KafkaOutlet:
+    """Produces events to one topic."""
+
+    batch = 2000
+    keyed = False
+
+    def __init__(self, target: Target) -> None:
+        self.identity = target.identity
+        self._target = target
+        self._producer: Producer | None = None
+        self._reports: dict[bytes, str | _Way] = {}
+        """What became of each event that is not done with: an error is told by librdkafka's name for it."""
+        self._heard: deque[KafkaError] = deque(maxlen=100)
+
+    def send(self, lines: Sequence[bytes], timeout: float | None = None) -> None:
+        """Produce each event, unless it is under way or there already, and wait for what the brokers say.
+
+        Raises:
+            Rejected: one of them is no event, or the brokers never take it.
+            Unavailable: not all are taken in time; the brokers are away, or do not know topic or user.
+        """
+        patience = self._target.timeout if timeout is None else min(timeout, self._target.timeout)
+        deadline = monotonic() + patience
+        if len(self._reports) > REMEMBERED:
+            self.close()
+        if _Way.UNDER_WAY not in self._reports.values():
+            self._heard.clear()
+        known = {line for line in lines if isinstance(self._reports.get(line), _Way)}
+        new = [(line, *message_of(line)) for line in dict.fromkeys(lines) if line not in known]
+        producer = self._producer = self._producer or self._connect()
+        for line, key, value in new:
+            self._reports[line] = self._produce(producer, line, key, value)
+        while _Way.UNDER_WAY in map(self._reports.get, lines):
+            self._listen(producer, min(LOOK_SECONDS, max(0.0, deadline - monotonic())))
+            if self._is_over() or monotonic() >= deadline:
+                break
+        self._conclude(lines)
+
+    def close(self) -> None:
+        """Give up what is under way, and close the connections. The next `send` opens new ones.
+
+        What is given up may arrive all the same; as nobody was told so, it comes again.
+        """
+        self._let_go()
+        self._reports.clear()
+
+    def __del__(self) -> None:
+        with suppress(Exception):
+            self.close()
+
+    def forget(self) -> None:
+        """The producer is the parent's, and its threads are not here: it is never touched again.
+
+        Not even when the interpreter ends and would free it: one reference too many sees to that.
+        """
+        if self._producer is not None:
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._producer))
+        self._producer = None
+        self._reports = {}
+
+    def _connect(self) -> Producer:
+        from confluent_kafka import KafkaException, Producer  # noqa: PLC0415 - an extra, on our own thread
+
+        try:
+            return Producer({**self._target.settings, "error_cb": self._heard.append}, logger=_SILENCE)
+        except KafkaException as error:  # a certificate that is none, say
+            raise Unavailable(error.args[0].str()) from None
+
+    def _produce(self, producer: Producer, line: bytes, key: bytes | None, value: bytes) -> str | _Way:
+        from confluent_kafka import KafkaException  # noqa: PLC0415 - see `_connect`
+
+        reports = self._reports
+
+        def report(error: KafkaError | None, _message: object) -> None:
+            reports[line] = _Way.TAKEN if error is None else error.name()
+
+        try:
+            producer.produce(self._target.topic, value, key, on_delivery=report, headers=_HEADERS)
+        except KafkaException as error:
+            return str(error.args[0].name())
+        return _Way.UNDER_WAY
+
+    def _listen(self, producer: Producer, seconds: float) -> None:
+        from confluent_kafka import KafkaException  # noqa: PLC0415 - see `_connect`
+
+        try:
+            producer.flush(seconds)
+        except KafkaException as error:
+            self._heard.append(error.args[0])
+
+    def _is_over(self) -> bool:
+        # With a wrong password librdkafka would go on trying; after what it calls fatal it is of no use.
+        return any(each.fatal() or each.name() == "_AUTHENTICATION" for each in self._heard)
+
+    def _conclude(self, lines: Sequence[bytes]) -> None:
+        told = [self._reports[line] for line in lines]
+        taken = len(list(takewhile(lambda each: each is _Way.TAKEN, told)))
+        waiting = _Way.UNDER_WAY in told
+        errors = [each for each in told if not isinstance(each, _Way)]
+        for line, each in zip(lines, told, strict=True):
+            if not isinstance(each, _Way):
+                self._reports.pop(line, None)
+        troubles = [name for name in errors if name not in _REFUSED]
+        if errors and not (waiting or troubles):
+            # What was taken stays known: each is asked about by itself now.
+            raise Rejected(errors[0])
+        for line in lines[:taken]:
+            self._reports.pop(line, None)
+        if not (waiting or troubles):
+            return
+        if self._is_over() or not waiting:
+            # The next attempt begins anew, with what the brokers know by then of topic and user.
+            self._let_go()
+        raise self._trouble(troubles, taken)
+
+    def _trouble(self, troubles: Sequence[str], taken: int) -> Unavailable:
+        # That a message's time was up says less than what was heard of the brokers meanwhile.
+        names = [
+            *(name for name in troubles if name != "_MSG_TIMED_OUT"),
+            *(name for each in reversed(self._heard) if (name := _kind_of(each)) != "_ALL_BROKERS_DOWN"),
+            "_MSG_TIMED_OUT",
+        ]
+        denied = next((name for name in names if name in _DENIED), None)
+        name = denied or names[0]
+        kind = _Unauthorized if denied else Unavailable
+        return kind(_WORDS.get(name, name), taken=taken)
+
+    def _let_go(self) -> None:
+        producer, self._producer = self._producer, None
+        if producer is not None:
+            producer.purge()
+            producer.close()
+        for line in [line for line, each in self._reports.items() if each is not _Way.TAKEN]:
+            self._reports.pop(line, None)
+
+
+_SILENCE = logging.Logger("librdkafka", logging.CRITICAL + 1)  # noqa: LOG001 - nobody shall find it
+
+
+def _kind_of(error: KafkaError) -> str:
+    # A handshake with a broker that speaks no TLS ends as any connection does that is lost; only the
+    # text, which names the state of the connection, tells. What else it quotes is not passed on.
+    return "_SSL" if "SSL" in error.str() else error.name()
+
+
+def message_of(line: bytes) -> tuple[bytes | None, bytes]:
+    """A message's key and value: the customer, and the event in its envelope. Raises `Rejected`."""
+    try:
+        event: dict[str, Any] = decode(line)
+        envelope = {
+            "specversion": "1.0",
+            "id": event["event_id"],
+            "source": SOURCE,
+            "type": TYPE,
+            "time": event["timestamp"],
+            "datacontenttype": "application/json",
+        }
+        customer = event.get("customer_id")
+    except (AttributeError, KeyError, TypeError, ValueError):
+        raise Rejected("it is not an event") from None
+    if customer is not None:
+        envelope["subject"] = customer
+    if not all(isinstance(each, str) and each for each in envelope.values()):
+        raise Rejected("its event_id, timestamp or customer_id is no text")
+    # The end of the envelope is taken off, for the event to come into it as it is.
+    return customer.encode() if customer else None, encode(envelope)[:-1] + b',"data":' + line + b"}"
+
+
+def _hosts(hosts: str, where: str) -> list[str]:
+    try:
+        brokers = [urlsplit(f"//{each}") for each in hosts.split(",")]
+        if all(each.hostname and each.port != 0 and not each.path for each in brokers):
+            return [each.hostname or "" for each in brokers]
+    except ValueError:
+        pass
+    raise TrackingSetupError(
+        f"{where} has a broker that none can be: write kafka://broker-1:9092,broker-2/usage"
+    )
+
+
+def _credentials(user_info: str, environ: Mapping[str, str]) -> tuple[str, str]:
+    if user_info:
+        user, _, password = user_info.partition(":")
+        return unquote(user), unquote(password)
+    return environ.get("CMDRDATA_KAFKA_USERNAME", "").strip(), environ.get(
+        "CMDRDATA_KAFKA_PASSWORD", ""
+    ).strip()

@@ -175,11 +175,25 @@ def test_a_ledger_that_cannot_be_read(home: Path) -> None:
     assert problem == f"{home / 'usage.db'} cannot be read as a ledger: file is not a database"
 
 
-def test_the_command_says_what_is_wrong(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def pretend_to_install(place: Path, **requirements: str) -> None:
+    """Write down there that these are installed, and what each of them requires."""
+    for name, requirement in requirements.items():
+        (place / f"{name}-1.0.dist-info").mkdir(parents=True)
+        said = f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\nRequires-Dist: {requirement}\n"
+        (place / f"{name}-1.0.dist-info" / "METADATA").write_text(said)
+
+
+def test_the_command_says_what_is_wrong(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is not metered and why is on the page, and the exit code is not 0."""
+    pretend_to_install(tmp_path / "site", voyageai="requests", ollama="httpx>=0.27")
+    monkeypatch.syspath_prepend(tmp_path / "site")
     monkeypatch.setenv("CMDRDATA_DISABLED", "yes")
     result = CliRunner().invoke(app, ["doctor"])
     assert result.exit_code == 1
     assert "NOT METERED: nothing was recorded" in result.stdout
     assert "CMDRDATA_DISABLED is set: nothing is recorded" in result.stdout
     assert f"{CALLS} of {CALLS} calls are not metered." in result.stdout
+    lines = [line.split() for line in result.stdout.splitlines()]
+    assert ["ollama", "1.0", "httpx", "client", "=", "track(ollama.Client())"] in lines
+    assert ["voyageai", "1.0", "-", "out", "of", "reach,", "see", "below"] in lines
+    assert "voyageai passes its calls through neither httpx nor httpx2" in result.stdout

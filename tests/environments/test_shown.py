@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from decimal import Decimal
 from typing import Any
 
@@ -19,7 +19,7 @@ from cmdrdata_transport.demo.loopback import Loopback
 from cmdrdata_transport.demo.provider import Provider
 from cmdrdata_transport.testing import capture_usage
 
-NAMED = os.environ.get("CMDRDATA_TEST_SDKS", "").split()
+NAMED = (os.environ.get("CMDRDATA_TEST_SDKS") or "openai anthropic groq google-genai").split()
 SHOWING = [sdk for sdk in EVERY_SDK if sdk not in CALLED_SDKS and (sdk.sdk or sdk.name) in NAMED]
 
 Shown = Mapping[str, Callable[[Any], Any]]
@@ -243,11 +243,7 @@ SHOWN: dict[str, dict[str, Shown]] = {
 }
 
 
-def calls() -> Iterable[Any]:
-    """Each call of each SDK."""
-    for sdk in SHOWING:
-        for what in sdk.calls:
-            yield pytest.param(sdk, what, id=f"{sdk.name} {what.name}")
+CALLS = [pytest.param(sdk, what, id=f"{sdk.name} {what.name}") for sdk in SHOWING for what in sdk.calls]
 
 
 def last(answer: Any) -> Any:
@@ -257,7 +253,7 @@ def last(answer: Any) -> Any:
 
 
 @pytest.mark.parametrize("seed", range(3))
-@pytest.mark.parametrize(("sdk", "what"), calls())
+@pytest.mark.parametrize(("sdk", "what"), CALLS)
 def test_what_is_stated_is_what_the_sdk_shows(sdk: CalledSdk, what: SdkCall, seed: int) -> None:
     """Every unit that the SDK has an attribute for has there what the account says."""
     provider = Provider(seed=seed)

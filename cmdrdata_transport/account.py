@@ -227,6 +227,10 @@ class Account:
             event["request_id"] = value
         if table.service_tier and (value := self._header(table.service_tier)) is not None:
             event["service_tier"] = value
+        if self._status is not None and self._status >= FAILURE:
+            pauses = {name: said for name, header in _PAUSES.items() if (said := self._header((header,)))}
+            if pauses:
+                event["details"] = {**event.get("details", {}), **pauses}
         header = self._route.shape.model_header
         if header is not None and (value := self._header((header,))) is not None:
             event["model"] = value
@@ -331,6 +335,9 @@ class Account:
 
 
 _CACHES = ("cache_read_tokens", "cache_write_tokens")
+
+_PAUSES = {"retry_after": b"retry-after", "retry_after_ms": b"retry-after-ms"}
+"""Response headers by which a provider asks for a pause (RFC 9110, 10.2.3, and OpenAI's own)."""
 
 _SHARED = (
     "format",

@@ -116,6 +116,8 @@ CHAT, MESSAGES = _chat_stream(), _messages_stream()
 
 ASK = {"model": "gpt-5", "messages": [{"role": "user", "content": "Hello"}]}
 
+ASK_STREAM = {**ASK, "stream": True}
+
 
 class Row(NamedTuple):
     """One comparison: what is done, with and without us, how often a round, and the bar for the ratio."""
@@ -145,11 +147,11 @@ def plain_call(client: Any) -> Callable[[], object]:
     return lambda: client.post("https://api.openai.com/v1/chat/completions", json=ASK)
 
 
-def stream(client: Any, url: str) -> Callable[[], object]:
+def stream(client: Any, url: str, ask: Any = ASK) -> Callable[[], object]:
     """One POST, its events read as bytes."""
 
     def run() -> None:
-        with client.stream("POST", url, json=ASK) as response:
+        with client.stream("POST", url, json=ask) as response:
             for _ in response.iter_bytes():
                 pass
 
@@ -187,14 +189,21 @@ def rows(tracker: Tracker, delivering: Tracker) -> Iterator[Row]:
         return bare, library.Client(transport=transport)
 
     for library, ours, bars in (
-        (httpx2, cmdrdata_transport.httpx2, (1.45, 1.35)),
-        (httpx, cmdrdata_transport.httpx, (None, None)),
+        (httpx2, cmdrdata_transport.httpx2, (1.45, 1.35, 1.7)),
+        (httpx, cmdrdata_transport.httpx, (None, None, None)),
     ):
         name = library.__name__
         bare, tracked = pair(library, ours, [DOCUMENT], "application/json")
         yield Row(f"{name} call, 2 KB JSON", plain_call(bare), plain_call(tracked), 300, bars[0])
         bare, tracked = pair(library, ours, CHAT, "text/event-stream")
         yield Row(f"{name} stream, chat completions", stream(bare, chat), stream(tracked, chat), 60, bars[1])
+        yield Row(
+            f"{name} stream, usage asked for, hidden",
+            stream(bare, chat, ASK_STREAM),
+            stream(tracked, chat, ASK_STREAM),
+            60,
+            bars[2],
+        )
         bare, tracked = pair(library, ours, MESSAGES, "text/event-stream")
         yield Row(f"{name} stream, messages", stream(bare, messages), stream(tracked, messages), 60, bars[1])
     bare, tracked = pair(httpx2, cmdrdata_transport.httpx2, [DOCUMENT], "application/json", delivering)
@@ -261,14 +270,14 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as home, customer_context("acme", metadata={"feature": "chat"}):
         tracker = Tracker([], home=Path(home) / "journal only")
         delivering = Tracker([_ignore], home=Path(home) / "delivering")
-        print(f"{'':34} {'bare':>9} {'tracked':>9} {'added':>8} {'ratio':>6} {'bar':>6}")
+        print(f"{'':38} {'bare':>9} {'tracked':>9} {'added':>8} {'ratio':>6} {'bar':>6}")
         for row in rows(tracker, delivering):
             row.bare()
             row.tracked()
             bare, tracked, ratio = compare(row, rounds)
             bar = "" if row.bar is None else f"{row.bar:.2f}"
             times = f"{bare:6.0f} µs {tracked:6.0f} µs {tracked - bare:5.0f} µs"
-            print(f"{row.name:34} {times} {ratio:6.3f} {bar:>6}", flush=True)
+            print(f"{row.name:38} {times} {ratio:6.3f} {bar:>6}", flush=True)
         chat = "https://api.openai.com/v1/chat/completions"
         for name, chunks, kind in (
             ("a stream of 32 MB", CHAT[:1] * 100_000, "text/event-stream"),

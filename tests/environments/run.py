@@ -40,12 +40,19 @@ PROVEN = (
     "tests/environments/test_clients_of_sdks.py",
     "tests/environments/test_places_of_sdks.py",
     "tests/environments/test_elsewhere.py",
+    "tests/environments/test_asking_sdks.py",
     "tests/test_sdk_fields.py",
 )
 """Every call of every SDK that is installed, in every way of tracking it; the clients made for each, and
 those it makes itself; what its types can state."""
 
-FRAMEWORKS = ("--noconftest", "-W", "ignore", "tests/environments/test_frameworks.py")
+FRAMEWORKS = (
+    "--noconftest",
+    "-W",
+    "ignore",
+    "tests/environments/test_frameworks.py",
+    "tests/environments/test_asking_sdks.py",
+)
 """What frameworks send is metered. What they warn of is not our affair, and it is much."""
 
 SUITE = ("-n", "2", "-m", "not slow", "tests")

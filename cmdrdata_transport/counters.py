@@ -40,6 +40,8 @@ WARNINGS: dict[str, str] = {
     "usage_shown": "what we asked for could not be hidden from the application",
     "internal_errors": "the meter failed inside; the call itself was not touched",
     "journal_failed": "an event could not be written to the journal",
+    "journal_full": "an event was not written: as much waits as max_journal_bytes allows; is a sink down?",
+    "sync_failed": "the disk did not take the journal when asked to",
     "temporary_home": "home cannot be written; journal and ledger are in a temporary directory",
     "segment_blocked": "a journal segment cannot be opened; its events wait",
     "memory_dropped": "an event was lost: nothing could be written and memory was full",

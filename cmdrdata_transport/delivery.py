@@ -30,6 +30,7 @@ from cmdrdata_transport.lanes import Lane, Memory
 from cmdrdata_transport.seen import Seen
 from cmdrdata_transport.segments import Backlog, backlog, marked, remove_if_delivered
 from cmdrdata_transport.sinks import Outlet, Sink, open_sink
+from cmdrdata_transport.syncing import Durability, Syncing
 
 FOLLOW_SECONDS = 0.5
 """How often whoever follows looks for sinks that it does not know yet."""
@@ -42,6 +43,8 @@ class Delivery:
 
     With `mode="flush"` nothing runs by itself: `flush` delivers, in the thread that calls it. With
     "external" nothing is delivered here: another process does (`follow`), and `flush` waits for it.
+    With `durability="fsync"` the disk is given the journal every few moments, or, where nothing runs by
+    itself, when `flush` is called.
     """
 
     def __init__(
@@ -51,10 +54,12 @@ class Delivery:
         counters: Counters,
         *,
         mode: Mode = "background",
+        durability: Durability = "process",
     ) -> None:
         self._journal = journal
         self._counters = counters
         self._mode = mode
+        self._syncing = Syncing(journal) if durability == "fsync" else None
         self._closed = False
         self._starting = threading.Lock()
         self._lanes = _lanes(() if mode == "external" else outlets.values(), journal, counters)
@@ -88,6 +93,8 @@ class Delivery:
         awaited = [(own, size) for own in self._journal.own() if (size := _size(own.path)) > own.start]
         if self._have_all(awaited):
             return True
+        if self._syncing is not None:
+            self._journal.sync()
         if not self._closed:
             self._start()
         for lane in self._lanes:
@@ -109,6 +116,8 @@ class Delivery:
         self._journal.close()
         delivered = self.flush(timeout)
         self._closed, self._running = True, False
+        if self._syncing is not None:
+            self._syncing.stop()
         for lane in self._lanes:
             lane.stop()
         for lane in self._lanes:
@@ -128,6 +137,8 @@ class Delivery:
         """The threads are the parent's, and so are all files and locks: start anew at the next request."""
         outlets = [lane.abandon() for lane in self._lanes]
         self._lanes = _lanes(outlets, self._journal, self._counters)
+        if self._syncing is not None:
+            self._syncing.after_fork_in_child()
         self._starting = threading.Lock()
         self._running = False
         self._pid = os.getpid()
@@ -136,6 +147,8 @@ class Delivery:
         # Only a flag: a finaliser may run inside the very call that would wake the thread.
         for lane in getattr(self, "_lanes", ()):
             lane.dropped = True
+        if (syncing := getattr(self, "_syncing", None)) is not None:
+            syncing.dropped = True
 
     def _start(self) -> None:
         if self._pid != os.getpid():
@@ -146,6 +159,8 @@ class Delivery:
             if self._mode == "background":
                 for lane in self._lanes:
                     lane.start()
+            if self._syncing is not None and self._mode != "flush":
+                self._syncing.start()
             self._running = True
         except RuntimeError:
             pass  # no more threads: whoever flushes delivers, or the next process

@@ -14,6 +14,8 @@ What keeps it right without a lock:
 - The descriptor is a high number: a program that closes all files it does not know, to become a
   daemon, then opens its own on low numbers, and our next write fails instead of ending up in there.
 
+A line that is written survives the process. `sync` has the disk take it too: `syncing.py` says when.
+
 Does not know what is in a line, who delivers it, or when.
 """
 
@@ -37,7 +39,7 @@ from zlib import crc32
 
 from cmdrdata_transport import forks
 from cmdrdata_transport.counters import Counters
-from cmdrdata_transport.segments import Header, record
+from cmdrdata_transport.segments import Header, record, segments
 
 SEGMENT_BYTES = 8 * 1024 * 1024
 """Size at which a new segment is started: some 10,000 events, so that space is free soon after delivery."""
@@ -51,8 +53,13 @@ HELD_BYTES = 32 * 1024 * 1024
 RETRY_SECONDS = 1.0
 """Pause between two attempts to start a segment on a disk that refuses; each costs some 100 µs."""
 
+LEAST_JOURNAL_BYTES = 1024 * 1024
+"""The least that a journal may be bounded to: some thousand events."""
+
 HIGH_DESCRIPTOR = 512
 """Descriptors from here on are used, if the process may have that many: half of its limit otherwise."""
+
+_FULL = "as much waits as max_journal_bytes allows"
 
 _NOT_OURS = frozenset({errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR})
 """Errors that say that a directory is not for us. A full disk is not among them: it may have space again."""
@@ -61,18 +68,44 @@ _NOT_OURS = frozenset({errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, err
 class OwnSegment:
     """A segment that this process writes or has written."""
 
-    __slots__ = ("_pen", "path", "sinks", "start")
+    __slots__ = ("_pen", "path", "sinks", "start", "synced")
 
     def __init__(self, path: Path, sinks: tuple[str, ...], start: int, pen: _Pen) -> None:
         self.path = path
         self.sinks = sinks
         self.start = start
         """Where the first event begins."""
+        self.synced = 0
+        """Up to here the disk has it."""
         self._pen = weakref.ref(pen)
 
     def finished(self) -> bool:
         """Whether nothing can be appended to it any more."""
         return self._pen() is None
+
+    def sync(self) -> None:
+        """Have the disk take what has been appended so far. Raises `OSError` when it does not."""
+        pen = self._pen()  # which nobody closes as long as we hold it
+        if pen is not None:
+            self._sync(pen.fd)
+            return
+        with forks.opening("read"):
+            try:
+                fd = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+            except FileNotFoundError:
+                return  # it has been delivered
+            try:
+                self._sync(fd)
+            finally:
+                os.close(fd)
+
+    def _sync(self, fd: int) -> None:
+        size = os.fstat(fd).st_size
+        if size > self.synced:
+            os.fsync(fd)
+            if not self.synced:
+                _sync_names(self.path.parent, self.path.parent.parent)
+            self.synced = size
 
 
 class Journal:
@@ -82,6 +115,12 @@ class Journal:
     are the identities of the sinks that must have every event. What cannot be written to a file is
     held in memory, bounded, and counted; `recover` writes it as soon as it can be written. `external`: it is
     another process that delivers, also while this one writes.
+
+    `max_bytes` bounds the segments of this home, of all its processes together; None is as much as the
+    disk takes. At the bound it is as if the disk were full: what is written stays, and what comes is
+    held in memory, bounded, or lost, and counted. So what is missing in the end is one stretch of time,
+    whose begin is logged. An invoice can say that; it could not if what had been safe were given up.
+    It is looked at where a segment is started, so that each process may go over it by one segment.
     """
 
     def __init__(
@@ -93,6 +132,7 @@ class Journal:
         sinks: Sequence[str],
         counters: Counters,
         segment_bytes: int = SEGMENT_BYTES,
+        max_bytes: int | None = None,
         external: bool = False,
     ) -> None:
         self.home = home
@@ -100,7 +140,8 @@ class Journal:
         self._wanted = home
         self._tracker, self._service, self._sinks = tracker, service, tuple(sinks)
         self._counters = counters
-        self._segment_bytes = segment_bytes
+        self._max_bytes = max_bytes
+        self._segment_bytes = segment_bytes if max_bytes is None else min(segment_bytes, max_bytes // 8)
         self._external = external
         self._pen: _Pen | None = None
         self._own: list[OwnSegment] = []
@@ -169,6 +210,16 @@ class Journal:
         if pen is not None and pen.path == own.path:
             self._drop(pen)
 
+    def sync(self) -> None:
+        """Have the disk take all that has been appended so far. For threads that may wait for a disk."""
+        for own in self.own():
+            try:
+                own.sync()
+            except OSError as error:
+                # What the disk did not take now it may say to have later: rather begin anew.
+                self._counters.count("sync_failed", _words(error))
+                self.replace(own)
+
     @property
     def held(self) -> int:
         """How many events wait in memory because no file took them."""
@@ -197,6 +248,8 @@ class Journal:
     def spill(self, lines: Sequence[bytes], sink: str) -> bool:
         """Write `lines` to a finished segment of their own, for one sink only; False when it cannot be."""
         try:
+            if self._is_full():
+                return False
             pen = self._create((sink,))
             try:
                 _write_whole(pen.fd, b"".join(map(record, lines)))
@@ -238,7 +291,8 @@ class Journal:
         return False
 
     def _hold(self, line: bytes) -> None:
-        self._counters.count("journal_failed", self._trouble)
+        name = "journal_full" if self._trouble == _FULL else "journal_failed"
+        self._counters.count(name, self._trouble)
         if len(self._held) >= HELD_EVENTS or self._held_bytes + len(line) > HELD_BYTES:
             self._counters.count("memory_dropped", f"{len(line)} bytes")
             return
@@ -253,6 +307,10 @@ class Journal:
 
     def _start(self) -> _Pen | None:
         if monotonic() < self._try_again:
+            return None
+        if self._is_full():
+            self._trouble = _FULL
+            self._try_again = monotonic() + RETRY_SECONDS
             return None
         try:
             try:
@@ -269,6 +327,15 @@ class Journal:
             return None
         self._pen = pen
         return pen
+
+    def _is_full(self) -> bool:
+        if self._max_bytes is None:
+            return False
+        taken = 0
+        for segment in segments(self.directory):
+            with contextlib.suppress(OSError):  # it has been delivered meanwhile
+                taken += segment.stat().st_size
+        return taken >= self._max_bytes
 
     def _create(self, sinks: tuple[str, ...]) -> _Pen:
         directory = self.directory
@@ -394,6 +461,16 @@ def _open(path: Path) -> int:
 def _write_whole(fd: int, data: bytes) -> None:
     if write(fd, data) != len(data):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def _sync_names(*directories: Path) -> None:
+    """Have the disk take what is called what in these directories."""
+    for each in directories:
+        fd = os.open(each, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
 
 
 def _identity(fd: int) -> tuple[int, int] | None:

@@ -16,11 +16,13 @@ from cmdrdata_transport.attribution import check_customer, check_metadata
 from cmdrdata_transport.delivery import Mode
 from cmdrdata_transport.errors import AttributionError, TrackingSetupError
 from cmdrdata_transport.event import UsageEvent, decode
+from cmdrdata_transport.journal import LEAST_JOURNAL_BYTES
 from cmdrdata_transport.meter import IncludeUsage
 from cmdrdata_transport.providers import PROVIDERS
 from cmdrdata_transport.providers.own import checked, from_toml
 from cmdrdata_transport.providers.table import Provider
 from cmdrdata_transport.sinks import Sink
+from cmdrdata_transport.syncing import Durability
 
 DEFAULT_LEDGER = "sqlite:///usage.db"
 
@@ -144,6 +146,25 @@ def checked_mode(mode: Any, sinks: Iterable[str]) -> Mode:
         )
     known: Mode = mode
     return known
+
+
+def checked_durability(durability: Any) -> Durability:
+    """What an event survives that is in the journal, if it is one of the two."""
+    if durability not in ("process", "fsync"):
+        raise TrackingSetupError(f'durability= takes "process" or "fsync", not {durability!r}')
+    known: Durability = durability
+    return known
+
+
+def checked_journal_bytes(bound: Any) -> int | None:
+    """The bound of the journal, if some events have room in it."""
+    if bound is None or (
+        isinstance(bound, int) and not isinstance(bound, bool) and bound >= LEAST_JOURNAL_BYTES
+    ):
+        return bound
+    raise TrackingSetupError(
+        f"max_journal_bytes= takes a number of bytes from {LEAST_JOURNAL_BYTES} on, or None, not {bound!r}"
+    )
 
 
 def checked_drain(on_early_close: Any, seconds: Any) -> float | None:

@@ -31,7 +31,9 @@ from cmdrdata_transport.meter import IncludeUsage, Meter
 from cmdrdata_transport.options import (
     Receiver,
     checked_drain,
+    checked_durability,
     checked_include_usage,
+    checked_journal_bytes,
     checked_lookup,
     checked_mode,
     checked_name,
@@ -51,6 +53,7 @@ from cmdrdata_transport.providers.table import Provider
 from cmdrdata_transport.recorder import Recorder
 from cmdrdata_transport.sinks import Outlet, open_sink
 from cmdrdata_transport.stated import answered_events, stated_event, table_of
+from cmdrdata_transport.syncing import Durability
 from cmdrdata_transport.tallies import Tallies
 
 EXIT_TIMEOUT = 2.0
@@ -84,6 +87,10 @@ class Tracker:
     `delivery`: "background" delivers in threads of its own. "flush" has none, for processes that are
     frozen or whose threads die: `flush()` delivers, at the end of a handler say. "external" only writes the
     journal, for `cmdrdata-transport drain --follow` in another process to deliver.
+    `durability`: an event that is recorded survives the death of the process; with "fsync" the failure of
+    the machine too, but for the last tenth of a second or so. Nobody waits for it.
+    `max_journal_bytes`: a bound for what waits in `home`, of all its processes; None is none. At the bound
+    it is the newest events that are not written, counted as `journal_full`; what is written stays.
     `exit_timeout`: the longest that the end of the process waits for deliveries, in seconds.
 
     Raises:
@@ -111,6 +118,8 @@ class Tracker:
         batch_customers: Mapping[str, str] | Callable[[str], str | None] | None = None,
         providers: Iterable[Provider | str | os.PathLike[str]] = (),
         delivery: Mode = "background",
+        durability: Durability = "process",
+        max_journal_bytes: int | None = None,
         exit_timeout: float = EXIT_TIMEOUT,
     ) -> None:
         environ = os.environ
@@ -140,12 +149,17 @@ class Tracker:
             service=self._service,
             sinks=self.sinks,
             counters=self.counters,
+            max_bytes=checked_journal_bytes(max_journal_bytes),
             external=delivery == "external",
         )
         self._tallies = Tallies(self.home, tracker=self.name, service=self._service)
         self.counters.keep = self._tallies.keep
         self._delivery = Delivery(
-            self._journal, self._outlets, self.counters, mode=checked_mode(delivery, self.sinks)
+            self._journal,
+            self._outlets,
+            self.counters,
+            mode=checked_mode(delivery, self.sinks),
+            durability=checked_durability(durability),
         )
         self._ready_in: int | None = None
         self._key = uuid4().hex

@@ -18,6 +18,7 @@ from cmdrdata_transport.event import FORMAT, UsageEvent, decode, encode
 from cmdrdata_transport.journal import Journal
 from cmdrdata_transport.segments import Claim, claim, segments
 from cmdrdata_transport.sinks import Sink, open_sink
+from cmdrdata_transport.syncing import Durability
 
 SINK = "sqlite:///usage.db"
 
@@ -97,6 +98,7 @@ def set_up(
     home: Path,
     *sinks: str | Sink | Callable[[list[UsageEvent]], object],
     mode: Mode = "background",
+    durability: Durability = "process",
     environ: dict[str, str] | None = None,
     **options: Any,
 ) -> Setup:
@@ -106,7 +108,8 @@ def set_up(
         each.identity: each for each in (open_sink(sink, home=home, environ=environ or {}) for sink in sinks)
     }
     journal = Journal(home, sinks=list(outlets), counters=counters, **options)
-    return Setup(home, journal, Delivery(journal, outlets, counters, mode=mode), counters)
+    delivery = Delivery(journal, outlets, counters, mode=mode, durability=durability)
+    return Setup(home, journal, delivery, counters)
 
 
 def journal_at(home: Path, **options: Any) -> tuple[Journal, Counters]:

@@ -35,7 +35,7 @@ FLOORS = (
     {"tracker"},
     {"options"},
     {"delivery"},
-    {"lanes", "ledger"},
+    {"lanes", "ledger", "syncing"},
     {"sinks"},
     {"journal", "seen"},
     {"counters", "segments"},

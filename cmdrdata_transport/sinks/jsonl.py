@@ -47,6 +47,7 @@ class JsonLinesOutlet:
             try:
                 _lock(fd, patience)
                 _append(fd, data)
+                os.fsync(fd)  # the journal forgets what we have taken
             finally:
                 # A child that was forked just now has the file too, and would keep the lock.
                 fcntl.flock(fd, fcntl.LOCK_UN)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
@@ -920,3 +921,24 @@ def test_trio_is_asked_for_usage_too(world: World) -> None:
     """Nothing here knows which event loop runs."""
     done = run(asking_at(URL), world, Script(body=CHAT), asks=ASKS)
     assert read_of(done) == [HELLO, WORLD, STOP, DONE]
+
+
+@four_ways
+def test_the_rest_of_a_stream_that_is_closed_early_has_what_was_asked_for(world: World) -> None:
+    """With `on_early_close="drain"` usage that nobody sees is read behind the back of who stops reading."""
+    tracker, never = Tracker([], on_early_close="drain"), threading.Event()
+
+    async def act(app: App) -> None:
+        response = await app.send(url=KNOWN)
+        chunks = app.chunks(response)
+        assert await anext(chunks) == HELLO
+        await app.close(response)
+        del chunks
+        for _ in range(500):
+            if "drained" in tracker.stats():
+                break
+            await app.turn()
+            never.wait(0.01)
+
+    done = over_network(Server(), world, act, tracker=tracker)
+    assert [event["usage_status"] for event in done.events] == ["complete"]

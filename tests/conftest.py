@@ -1,15 +1,20 @@
 """What a test has to say beyond passing, `record_property("says", …)`, is printed at the end of the run.
 
-And a fixture for tests that make many clients and speak no TLS.
+And fixtures that several files share: for tests that make many clients and speak no TLS, and for those
+that need a PostgreSQL.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import certifi
 import pytest
+
+if TYPE_CHECKING:
+    from postgres import Server
 
 _END = "-----END CERTIFICATE-----\n"
 
@@ -32,3 +37,12 @@ def one_certificate(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SSL_CERT_FILE", str(bundle))
         yield
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[Server]:
+    """One server for all tests of a process; each makes a database of its own."""
+    from postgres import running  # noqa: PLC0415 - other environments run other tests, without the driver
+
+    with running() as server:
+        yield server

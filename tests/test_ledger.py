@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from datetime import UTC, datetime, timedelta, timezone
 from decimal import Decimal
@@ -15,22 +15,40 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from journals import event_of, line_of
+from postgres import Server
 
 from cmdrdata_transport.errors import TrackingSetupError, Unavailable
 from cmdrdata_transport.event import encode
 from cmdrdata_transport.ledger import Ledger
 from cmdrdata_transport.sinks import open_sink
 
+SQLITE = "sqlite:///usage.db"
 
-def write(home: Path, *events: dict[str, Any]) -> None:
-    """Store events in the ledger of `home`."""
-    outlet = open_sink("sqlite:///usage.db", home=home, environ={})
+
+def write(home: Path, *events: dict[str, Any], url: str = SQLITE) -> None:
+    """Store events in a ledger, by default that of `home`."""
+    outlet = open_sink(url, home=home, environ={})
     outlet.send([encode(each) for each in events])
     outlet.close()
 
 
+@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+def new_url(request: pytest.FixtureRequest) -> Callable[[], str]:
+    """The URL of a ledger that is not there yet: every database reads back the same."""
+    if request.param == "sqlite":
+        return lambda: SQLITE
+    server: Server = request.getfixturevalue("postgres_server")
+    return lambda: server.url(server.new_database())
+
+
 @pytest.fixture
-def ledger(tmp_path: Path) -> Iterator[Ledger]:
+def url(new_url: Callable[[], str]) -> str:
+    """One such URL."""
+    return new_url()
+
+
+@pytest.fixture
+def ledger(tmp_path: Path, url: str) -> Iterator[Ledger]:
     """A month of two customers."""
     write(
         tmp_path,
@@ -56,12 +74,16 @@ def ledger(tmp_path: Path) -> Iterator[Ledger]:
                 "paid": False,
                 "tier": 3,
                 "note": "x'); DROP TABLE usage_events; --",
+                "deep": {"a": [1, None]},
+                "off": None,
             },
+            streaming=True,
         ),
         event_of(6, timestamp="2026-11-05T12:00:00Z", part=1, attempt=0, model="tool-model"),
         event_of(7, timestamp="2026-11-05T12:00:00Z", part=0, attempt=1),
+        url=url,
     )
-    with Ledger.open("sqlite:///usage.db", home=tmp_path) as opened:
+    with Ledger.open(url, home=tmp_path) as opened:
         yield opened
 
 
@@ -102,6 +124,10 @@ def test_a_report_sums_by_customer(ledger: Ledger) -> None:
         (["metadata.feature"], [(None, 5), ('a"b.c', 1), ("chat", 1)]),
         (["metadata.paid"], [(None, 5), ("false", 1), ("true", 1)]),
         (["metadata.tier"], [(None, 6), (3, 1)]),
+        (["metadata.deep"], [(None, 6), ('{"a":[1,null]}', 1)]),
+        (["metadata.off"], [(None, 7)]),
+        (["metadata.no\0where"], [(None, 7)]),
+        (["streaming"], [(None, 6), (1, 1)]),
         (['metadata.it\'s "odd" $.key'], [(None, 7)]),
         (["status_code"], [(None, 6), (200, 1)]),
         (["outcome", "customer_id"], [("error", None, 1), ("ok", "acme", 4), ("ok", "globex", 2)]),
@@ -166,20 +192,34 @@ def test_events_come_back_as_they_were(ledger: Ledger) -> None:
     )
 
 
-def test_a_tail_goes_on_where_it_was(tmp_path: Path, ledger: Ledger) -> None:
-    """Only what is new, in pieces if there is much."""
+def test_a_tail_goes_on_where_it_was(tmp_path: Path, url: str, ledger: Ledger) -> None:
+    """Only what is new, in pieces if there is much; and the newest are to be had without a position."""
     at = ledger.last()
     assert ledger.tail(at) == []
-    write(tmp_path, *(event_of(number) for number in range(10, 15)))
+    write(tmp_path, *(event_of(number) for number in range(10, 15)), url=url)
     first = ledger.tail(at, most=3)
     assert [each.event.event_id for each in first] == ["event-10", "event-11", "event-12"]
     assert [each.event.event_id for each in ledger.tail(first[-1].position)] == ["event-13", "event-14"]
+    assert [each.event.event_id for each in ledger.newest(2)] == ["event-13", "event-14"]
+    assert len(ledger.newest(99)) == 12
 
 
-def test_an_empty_ledger_is_read_too(tmp_path: Path) -> None:
+def test_groups_are_in_one_order_everywhere(tmp_path: Path, url: str) -> None:
+    """Nothing first, then numbers as they compare, then texts by their characters."""
+    values = ["b", 10, "Z", None, "ä", 9.5, "a", "true", True]
+    write(tmp_path, *(event_of(n, metadata={"key": value}) for n, value in enumerate(values)), url=url)
+    with Ledger.open(url, home=tmp_path) as ledger:
+        rows = ledger.report(["metadata.key"])
+    assert [(row["metadata.key"], row["events"]) for row in rows] == [
+        *((None, 1), (9.5, 1), (10, 1), ("Z", 1), ("a", 1), ("b", 1), ("true", 2), ("ä", 1)),
+    ]
+
+
+def test_an_empty_ledger_is_read_too(tmp_path: Path, url: str) -> None:
     """A report of nothing has no rows."""
-    write(tmp_path)
-    with Ledger.open(tmp_path / "usage.db") as ledger:
+    write(tmp_path, url=url)
+    with Ledger.open(url, home=tmp_path) as ledger:
+        assert ledger.newest(3) == []
         assert ledger.report() == []
         assert ledger.report([]) == []
         assert ledger.last() == 0
@@ -190,25 +230,26 @@ def test_an_empty_ledger_is_read_too(tmp_path: Path) -> None:
     st.lists(st.integers(0, 2**63 - 1) | st.integers(0, 10**6), min_size=1, max_size=6),
     st.lists(st.decimals(0, 10**6, places=9), max_size=6),
 )
-def test_sums_are_exact(counts: Sequence[int], costs: Sequence[Decimal]) -> None:
+def test_sums_are_exact(new_url: Callable[[], str], counts: Sequence[int], costs: Sequence[Decimal]) -> None:
     """Counts beyond what a database adds up, and money to the last digit."""
     counted = [line_of(number, input_tokens=count) for number, count in enumerate(counts)]
     priced = [line_of(100 + number, provider_cost=str(cost)) for number, cost in enumerate(costs)]
+    url = new_url()
     with TemporaryDirectory() as home:
-        outlet = open_sink("sqlite:///usage.db", home=Path(home), environ={})
+        outlet = open_sink(url, home=Path(home), environ={})
         outlet.send(counted + priced)
         outlet.close()
-        with Ledger.open("sqlite:///usage.db", home=Path(home)) as ledger:
+        with Ledger.open(url, home=Path(home)) as ledger:
             (row,) = ledger.report([])
     assert row["input_tokens"] == sum(counts) + 10 * len(costs)
     assert Decimal(row.get("provider_cost", "0")) == sum(costs)
 
 
-def test_a_cost_that_is_none_is_left_out(tmp_path: Path) -> None:
+def test_a_cost_that_is_none_is_left_out(tmp_path: Path, url: str) -> None:
     """Text that is no number, or a number that no bill can have, spoils no sum."""
     costs = ["0.1", "free", "NaN", "1e999", "-0.05"]
-    write(tmp_path, *(event_of(number, provider_cost=cost) for number, cost in enumerate(costs)))
-    with Ledger.open(tmp_path / "usage.db") as ledger:
+    write(tmp_path, *(event_of(number, provider_cost=cost) for number, cost in enumerate(costs)), url=url)
+    with Ledger.open(url, home=tmp_path) as ledger:
         assert ledger.report([])[0]["provider_cost"] == "0.05"
 
 
@@ -223,7 +264,7 @@ def test_what_is_no_ledger_says_so(tmp_path: Path) -> None:
         "sqlite:///text": "cannot be read",
         "sqlite:///directory": "cannot be",
         "sqlite:///other.db": "no table",
-        "postgresql://host/db": "not postgresql",
+        "mysql://host/db": "not mysql",
     }.items():
         with pytest.raises(TrackingSetupError, match=says):
             Ledger.open(where, home=tmp_path)
@@ -234,11 +275,10 @@ def test_what_is_no_ledger_says_so(tmp_path: Path) -> None:
 def test_reading_changes_nothing(tmp_path: Path) -> None:
     """A ledger is opened for reading only."""
     write(tmp_path, event_of(1))
-    with (
-        Ledger.open(tmp_path / "usage.db") as ledger,
-        pytest.raises(sqlite3.OperationalError, match="readonly"),
-    ):
-        ledger._connection.execute("DELETE FROM usage_events")
+    with Ledger.open(tmp_path / "usage.db") as ledger:
+        reader: Any = ledger._reader
+        with pytest.raises(sqlite3.OperationalError, match="readonly"):
+            reader._connection.execute("DELETE FROM usage_events")
 
 
 def test_an_older_ledger_is_read_as_it_is(tmp_path: Path) -> None:

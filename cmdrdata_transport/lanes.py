@@ -28,8 +28,16 @@ from cmdrdata_transport.errors import Rejected, Unavailable
 from cmdrdata_transport.event import decode, encode
 from cmdrdata_transport.journal import HELD_EVENTS, Journal, OwnSegment, make_private
 from cmdrdata_transport.seen import Seen
-from cmdrdata_transport.segments import Claim, Refusal, claim, clear_litter, remove_if_delivered, segments
-from cmdrdata_transport.sinks import Outlet, Unauthorized
+from cmdrdata_transport.segments import (
+    Claim,
+    Refusal,
+    claim,
+    clear_litter,
+    remove_if_delivered,
+    segments,
+    taken,
+)
+from cmdrdata_transport.sinks import Damaged, Outlet, Unauthorized
 
 BATCH_BYTES = 1024 * 1024
 """A batch has no more than this, or one event: what a database takes at once without complaint."""
@@ -269,6 +277,9 @@ class Lane:
             if len(lines) > 1:
                 return self._send_singly(lines, timeout)
             self._bury(lines[0], str(refusal))
+        except Damaged as damage:
+            self._renew(damage)
+            return 0
         except Unavailable as error:
             self._fail(
                 str(error), retry_after=error.retry_after, unauthorized=isinstance(error, Unauthorized)
@@ -283,6 +294,15 @@ class Lane:
             self._count_delivered(len(lines))
         self._failures, self.trouble = 0, None
         return len(lines)
+
+    def _renew(self, damage: Damaged) -> None:
+        try:
+            said = damage.renew(lambda: taken(self._journal.directory, self.identity))
+        except Unavailable as error:
+            self._fail(str(error))
+        else:
+            if said:
+                self._counters.count("ledger_corrupt", said)
 
     def _send_singly(self, lines: Sequence[bytes], timeout: float | None) -> int:
         for number, line in enumerate(lines):

@@ -400,6 +400,25 @@ def backlog(directory: Path) -> list[Backlog]:
     return [each for segment in segments(directory) for each in _backlog_of(segment)]
 
 
+def taken(directory: Path, sink: str) -> Iterator[bytes]:
+    """The lines that `sink` has taken and that are still there, oldest first. Changes nothing."""
+    for segment in segments(directory):
+        with contextlib.suppress(OSError, ValueError), segment.open("rb", buffering=0) as file:
+            found = _header(file.fileno())
+            if found and sink in found[0].sinks:
+                yield from _lines_between(file.fileno(), found[1], marked(segment, sink))
+
+
+def _lines_between(fd: int, offset: int, end: int) -> Iterator[bytes]:
+    whole = False
+    while offset < end and not whole:
+        found, _, whole = _read_on(fd, offset, finished=True)
+        yield from (
+            line for line, after in zip(found.lines, found.ends, strict=True) if offset + after <= end
+        )
+        offset += found.used
+
+
 def _backlog_of(segment: Path) -> Iterator[Backlog]:
     try:
         fd = os.open(segment, os.O_RDONLY | os.O_CLOEXEC)

@@ -9,13 +9,13 @@ Does not know when events are sent, or what happens to those that cannot be: tha
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, cast, runtime_checkable
 from urllib.parse import SplitResult, unquote, urlsplit
 
-from cmdrdata_transport.errors import TrackingSetupError
+from cmdrdata_transport.errors import TrackingSetupError, Unavailable
 
 if TYPE_CHECKING:
     from cmdrdata_transport.event import UsageEvent
@@ -77,6 +77,19 @@ class Outlet(Protocol):
 
 class Unauthorized(Exception):
     """Marks what an operator must put right, a wrong key say: counted under its own name."""
+
+
+class Damaged(Unavailable):
+    """What a sink of ours keeps is damaged, and can be begun anew.
+
+    `renew` is given what makes the lines that the sink has taken and that the journal still has, each time
+    it is called. It sets the damaged one aside, makes another with these lines, and returns what is to be
+    told of it; nothing where another process has done that meanwhile.
+    """
+
+    def __init__(self, reason: str, renew: Callable[[Callable[[], Iterable[bytes]]], str]) -> None:
+        super().__init__(reason)
+        self.renew = renew
 
 
 SCHEMES: Mapping[str, str] = {

@@ -13,7 +13,7 @@ import contextlib
 import os
 import sqlite3
 import threading
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from time import monotonic, sleep
@@ -23,8 +23,9 @@ from urllib.parse import SplitResult
 from cmdrdata_transport import forks
 from cmdrdata_transport.errors import Rejected, Unavailable
 from cmdrdata_transport.event import FRACTIONAL_UNITS, UNITS
-from cmdrdata_transport.sinks import file_of
+from cmdrdata_transport.sinks import Damaged, file_of
 from cmdrdata_transport.sinks.columns import NUMBERS, TEXTS, event_in, microseconds, moment_of
+from cmdrdata_transport.sinks.damage import is_damage, opening, renew
 
 PATIENCE_SECONDS = 5.0
 """How long a batch waits for another process's transaction; commits take milliseconds."""
@@ -119,6 +120,7 @@ class SqliteOutlet:
         Raises:
             Rejected: one of them cannot be stored; none is.
             Unavailable: the file is locked, cannot be written, or is no ledger of ours.
+            Damaged: it is a ledger, and damaged.
         """
         rows = [row_of(line) for line in lines]
         patience = PATIENCE_SECONDS if timeout is None else min(timeout, PATIENCE_SECONDS)
@@ -131,6 +133,8 @@ class SqliteOutlet:
                 raise Rejected(f"it cannot be stored: {type(error).__name__}") from None
             except (sqlite3.Error, OSError) as error:
                 self.close()
+                if is_damage(error, self._path):
+                    raise Damaged(_words(error), self._renew) from None
                 raise Unavailable(_words(error)) from None
 
     def close(self) -> None:
@@ -179,13 +183,22 @@ class SqliteOutlet:
             except OverflowError:
                 connection.executemany(_INSERT, map(_storable, rows))
 
+    def _renew(self, taken: Callable[[], Iterable[bytes]]) -> str:
+        with self._in_use:
+            try:
+                return renew(self._path, damaged=self._file, connect=connect, fill=_fill, taken=taken)
+            except (sqlite3.Error, OSError) as error:
+                raise Unavailable(_words(error)) from None
+
     def _connected(self, patience: float) -> sqlite3.Connection:
         # A ledger that somebody has moved away would take events that nobody ever sees.
         if self._connection is not None and _identity(self._path) != self._file:
             self.close()
         if self._connection is None:
-            self._connection = connect(self._path, patience)
-            self._file = _identity(self._path)
+            with opening(self._path):
+                self._file = _identity(self._path)
+                self._connection = connect(self._path, patience)
+                self._file = _identity(self._path)
         self._connection.execute(f"PRAGMA busy_timeout = {int(patience * 1000)}")
         return self._connection
 
@@ -213,6 +226,13 @@ def connect(path: Path, patience: float = PATIENCE_SECONDS) -> sqlite3.Connectio
         connection.close()
         raise
     return connection
+
+
+def _fill(connection: sqlite3.Connection, lines: Iterable[bytes]) -> None:
+    with _transaction(connection):
+        for line in lines:
+            with contextlib.suppress(Rejected):  # as it was when it came
+                connection.execute(_INSERT, _storable(row_of(line)))
 
 
 def row_of(line: bytes) -> tuple[Any, ...]:

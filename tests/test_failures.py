@@ -1,0 +1,142 @@
+"""Storage that fails: nothing is lost that is anywhere, and what is lost has a number and a name."""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import os
+import sqlite3
+from collections import Counter
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from journals import Receiver, Setup, once, set_up
+
+from cmdrdata_transport.ledger import Ledger
+from cmdrdata_transport.sinks.damage import opening
+
+LEDGER = "sqlite:///usage.db"
+
+
+def stored(path: Path) -> Counter[int]:
+    """The numbers of the events in a ledger."""
+    with Ledger.open(path) as ledger:
+        return Counter(int(each.event.event_id.removeprefix("event-")) for each in ledger.events())
+
+
+def whole(path: Path) -> bool:
+    """Whether SQLite finds nothing to complain of."""
+    with closing(sqlite3.connect(path)) as connection:
+        return bool(connection.execute("PRAGMA integrity_check").fetchone() == ("ok",))
+
+
+def damage(path: Path, begin: int = 4096) -> None:
+    """What a bad disk, or a copy in the middle of a write, makes of a ledger: pages of something else."""
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    size = path.stat().st_size
+    with path.open("r+b") as file:
+        file.seek(begin)
+        file.write(b"\xa5" * (size - begin))
+
+
+def aside(home: Path) -> list[Path]:
+    """The ledgers that were set aside."""
+    return [
+        path for path in sorted(home.glob("usage.db.corrupt-*")) if not path.name.endswith(("wal", "shm"))
+    ]
+
+
+def half_delivered(home: Path) -> Setup:
+    """Fifty events in the ledger and no more in the journal; fifty that another sink still waits for."""
+    first = set_up(home, LEDGER, mode="flush")
+    first.append(50)
+    assert first.delivery.close(10)
+    down = Receiver(raises=[OSError()] * 1000)
+    second = set_up(home, LEDGER, down, mode="flush")
+    second.append(50, start=50)
+    assert not second.delivery.flush(0.5)
+    assert stored(home / "usage.db") == once(100)
+    return second
+
+
+@pytest.mark.parametrize("begin", [0, 4096], ids=["all of it", "all but the schema"])
+def test_a_damaged_ledger_is_set_aside_and_begun_anew(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, begin: int
+) -> None:
+    """The journal fills the new one again; the log says once what only the old one has."""
+    setup = half_delivered(tmp_path)
+    damage(tmp_path / "usage.db", begin)
+    if begin == 0:
+        (tmp_path / "usage.db").write_bytes(bytes(8192))
+    caplog.set_level(logging.WARNING)
+    setup.append(10, start=100)
+    setup.delivery.flush(0.5)
+    setup.counters.settle()
+    assert stored(tmp_path / "usage.db") == once(60, start=50)
+    assert whole(tmp_path / "usage.db")
+    (old,) = aside(tmp_path)
+    assert old.stat().st_mode & 0o777 == 0o600
+    assert setup.counters.snapshot()["ledger_corrupt"] == 1
+    (said,) = [each.message for each in caplog.records if "ledger_corrupt" in each.message]
+    assert f"{old} has 0 events that are nowhere else, and what cannot be read" in said
+
+
+def test_it_is_said_what_can_be_read_in_the_one_set_aside(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """How many events, and of which time: an index may be gone and the events still there."""
+    setup = half_delivered(tmp_path)
+    with closing(sqlite3.connect(tmp_path / "usage.db")) as connection:
+        (page,) = connection.execute(
+            "SELECT rootpage FROM sqlite_master WHERE name = 'sqlite_autoindex_usage_events_1'"
+        ).fetchone()
+        (size,) = connection.execute("PRAGMA page_size").fetchone()
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    with (tmp_path / "usage.db").open("r+b") as file:
+        file.seek((page - 1) * size)
+        file.write(b"\xa5" * size)
+    caplog.set_level(logging.WARNING)
+    setup.append(1, start=100)
+    setup.delivery.flush(0.5)
+    setup.counters.settle()
+    moment = "2026-11-21T12:00:00.250000Z"
+    assert f"has 50 events of {moment} to {moment} that are nowhere else" in caplog.text
+    assert stored(tmp_path / "usage.db") == once(51, start=50)
+
+
+def deliver(home: Path, number: int) -> None:
+    """One of many processes with one ledger."""
+    setup = set_up(home, LEDGER, mode="flush")
+    setup.append(20, start=number * 20)
+    os._exit(0 if setup.delivery.close(30) else 1)
+
+
+def test_of_many_processes_one_sets_it_aside(tmp_path: Path) -> None:
+    """They find the damage at the same moment; no new ledger is set aside, and none of their events lost."""
+    set_up(tmp_path, LEDGER, mode="flush").delivery.close()
+    half_delivered(tmp_path)
+    damage(tmp_path / "usage.db")
+    context = multiprocessing.get_context("fork")
+    with opening(tmp_path / "usage.db"):  # nobody begins anew before all are there
+        processes = [context.Process(target=deliver, args=(tmp_path, number)) for number in range(10, 16)]
+        for each in processes:
+            each.start()
+    for each in processes:
+        each.join(60)
+    assert [each.exitcode for each in processes] == [0] * 6
+    assert len(aside(tmp_path)) == 1
+    assert stored(tmp_path / "usage.db") == once(50, start=50) + once(120, start=200)
+
+
+def test_another_kind_of_file_is_left_where_it_is(tmp_path: Path) -> None:
+    """Somebody's notes under the name of the ledger are not ours to set aside: the events wait."""
+    (tmp_path / "usage.db").write_text("dear diary, " * 100)
+    setup = set_up(tmp_path, LEDGER, mode="flush")
+    setup.append(1)
+    assert not setup.delivery.flush(0.2)
+    assert (tmp_path / "usage.db").read_text().startswith("dear diary")
+    (tmp_path / "usage.db").unlink()
+    assert setup.delivery.flush(10)
+    assert stored(tmp_path / "usage.db") == once(1)

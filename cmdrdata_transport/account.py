@@ -145,6 +145,35 @@ class Account:
         self._started = time()
         self._ticks = perf_counter()
 
+    def _event(
+        self,
+        body: Body | None,
+        answer: Answer,
+        asked: Mapping[str, Any],
+        error: BaseException | None,
+        *,
+        verdict: tuple[str, str],
+        resource: str | None = None,
+    ) -> dict[str, Any]:
+        """The event of a call but for its counts. `verdict`: `usage_status` and `outcome`."""
+        status, outcome = verdict
+        event = self._head(resource, answer, status, outcome)
+        event["request_duration_ms"] = round((perf_counter() - self._ticks) * 1000, 3)
+        details = answer.details
+        if self._route.shape.header_details:
+            details = {**details, **self._header_details()}
+        self._describe_request(event, asked, details)
+        if self._status is not None:
+            self._describe_answer(event, body)
+            if status == "partial":
+                # What came is a measure of its own, and no reason to guess at tokens.
+                came = {"delivered_bytes": self._bytes, "delivered_chunks": self._chunks}
+                event["details"] = {**event.get("details", {}), **came}
+        unexplained = outcome != "ok" and not answer.errors and error is not None
+        if unexplained and type(error).__name__ not in CANCELLED:
+            event["error_type"] = type(error).__name__
+        return event
+
     def _head(self, resource: str | None, answer: Answer, status: str, outcome: str) -> dict[str, Any]:
         """An event: what it is of, whose it is, and what the answer says of itself beside the counts."""
         settings, route, who = self._settings, self._route, self._who
@@ -172,7 +201,7 @@ class Account:
         return event
 
     def _write_parts(
-        self, event: dict[str, Any], parts: list[Part], source: str | None, resource: str | None
+        self, event: dict[str, Any], parts: list[Part], source: str | None, resource: str | None = None
     ) -> None:
         """One event for each model that took part: the first has the call's own facts, each its counts."""
         if len(parts) == 1:

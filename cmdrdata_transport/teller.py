@@ -7,10 +7,9 @@ once, for whoever started it. How an event says it is `account`'s; the bytes are
 from __future__ import annotations
 
 from collections.abc import Mapping
-from time import perf_counter
 from typing import Any
 
-from cmdrdata_transport.account import CANCELLED, REDIRECT, Account
+from cmdrdata_transport.account import REDIRECT, Account
 from cmdrdata_transport.attribution import Attribution, check_customer
 from cmdrdata_transport.batch import Result
 from cmdrdata_transport.body import Body
@@ -23,21 +22,32 @@ class Teller(Account):
     """One call, and what it tells of."""
 
     def _write(self, body: Body | None, error: BaseException | None, *, closed: bool) -> None:
-        settings, route = self._settings, self._route
-        if route.guesses or route.shape.results is not None:
-            return  # it looked like nothing we know; or each result has its own event
+        route = self._route
         answer = body.answer if body is not None else Answer(route.shape)
+        if not route.plain:
+            self._write_other(body, answer, error, closed=closed)
+            return
+        parts = answer.parts(self._report)
+        status, outcome = self._judge(body, parts, error, closed=closed, elsewhere=False)
+        event = self._event(body, answer, self._asked(), error, verdict=(status, outcome))
+        self._write_parts(event, parts, "body" if parts[0].counts else None)
+
+    def _write_other(
+        self, body: Body | None, answer: Answer, error: BaseException | None, *, closed: bool
+    ) -> None:
+        """The same for an answer that says more than one usage object does, or is not the whole of it."""
+        settings, route, shape = self._settings, self._route, self._route.shape
+        if route.guesses or shape.results is not None:
+            return  # it looked like nothing we know; or each result has its own event
         asked = self._asked()
         resource: str | None = None
-        if route.shape.job is not None:
-            resource = self._resource(route.shape.job, answer, asked)
+        if shape.job is not None:
+            resource = self._resource(shape.job, answer, asked)
             if not self._is_to_be_told(resource, body, answer, asked):
                 return
         parts = answer.parts(self._report)
         source = "body" if parts[0].counts else None
-        if (source is None or route.shape.headers_add) and (
-            self._status is not None and self._status < REDIRECT
-        ):
+        if (source is None or shape.headers_add) and self._status is not None and self._status < REDIRECT:
             elsewhere, parts[0] = self._count_elsewhere(parts[0], asked)
             source = source or elsewhere
         if route.poll and source is None and not answer.failed and not answer.free:
@@ -45,28 +55,13 @@ class Teller(Account):
         status, outcome = self._judge(
             body, parts, error, closed=closed, elsewhere=source in ("header", "request")
         )
-        tells_again = route.shape.again or (route.shape.headers and not route.shape.headers_add)
-        if status == "complete" and source == "body" and tells_again:
+        if status == "complete" and source == "body" and not shape.headers_add:
             self._compare(answer, parts[0])
         if resource is not None and (status in ("partial", "missing") or answer.pending):
             self._remember(resource, self._begun(asked, answer))
             parts = [parts[0]._replace(counts={})]  # all of it is told when it is done
             resource = None
-        event = self._head(resource, answer, status, outcome)
-        event["request_duration_ms"] = round((perf_counter() - self._ticks) * 1000, 3)
-        details = answer.details
-        if route.shape.header_details:
-            details = {**details, **self._header_details()}
-        self._describe_request(event, asked, details)
-        if self._status is not None:
-            self._describe_answer(event, body)
-            if status == "partial":
-                # What came is a measure of its own, and no reason to guess at tokens.
-                came = {"delivered_bytes": self._bytes, "delivered_chunks": self._chunks}
-                event["details"] = {**event.get("details", {}), **came}
-        unexplained = outcome != "ok" and not answer.errors and error is not None
-        if unexplained and type(error).__name__ not in CANCELLED:
-            event["error_type"] = type(error).__name__
+        event = self._event(body, answer, asked, error, verdict=(status, outcome), resource=resource)
         self._write_parts(event, parts, source, resource)
         if route.poll and resource is not None:
             settings.jobs.finish(route.scope, resource, self._who.customer, parts[0].counts)

@@ -153,7 +153,6 @@ class Tracker:
             external=delivery == "external",
         )
         self._tallies = Tallies(self.home, tracker=self.name, service=self._service)
-        self.counters.keep = self._tallies.keep
         self._delivery = Delivery(
             self._journal,
             self._outlets,
@@ -324,6 +323,7 @@ class Tracker:
         if self._ready_in == _epoch:
             return
         self._delivery.ensure_running()
+        self.counters.keep = self._tallies.keep  # from here on there is something that others may ask for
         self._ready_in = _epoch
 
 

@@ -99,7 +99,7 @@ class Answer:
         if type(document) is not dict:
             return
         shape, found = self._shape, self.found
-        if shape.only and not says_one_of(document, shape.only):
+        if not shape.plain and shape.only and not says_one_of(document, shape.only):
             return
         self._absorb_usage(document)
         for name, key, paths in shape.facts:
@@ -108,6 +108,14 @@ class Answer:
                 # Google's enumerations come as numbers where a client asks for that.
                 if value and type(value) in _WORDS:
                     found[name] = str(value)[:LONGEST_TEXT]
+        if not shape.plain:
+            self._absorb_more(shape, document)
+        stream = shape.stream
+        if stream is not None and stream.ends and is_one_of(pick(document, (stream.kind,)), stream.ends):
+            self.ended = True
+        self._absorb_error(document)
+
+    def _absorb_more(self, shape: Shape, document: dict[str, Any]) -> None:
         for path in shape.objects:
             if path not in self.objects and type(value := pick(document, (path,))) is dict:
                 self.objects = {**self.objects, path: value}
@@ -122,10 +130,6 @@ class Answer:
             self.free = says_one_of(document, shape.free)
         if shape.job is not None:
             self._absorb_job(shape.job, document)
-        stream = shape.stream
-        if stream is not None and stream.ends and is_one_of(pick(document, (stream.kind,)), stream.ends):
-            self.ended = True
-        self._absorb_error(document)
 
     def absorb_older(self, older: Answer) -> None:
         """Take what an older stretch of the same body said and this one did not."""
@@ -156,6 +160,13 @@ class Answer:
         `report` is told the name of every count that is none. What such a one is a part of is not known.
         """
         shape, usage = self._shape, self.usage
+        if shape.plain:
+            plain: Counts = {}
+            none: list[str] = []
+            if usage is not None:
+                _read(shape.units, usage, plain, none.append)
+                _complete(plain, none, report)
+            return [Part(plain, usage or None)]
         if usage is not None and (self.free or (self.pending and shape.job is not None)):
             usage = None  # what it would be, not what it is
         counts: Counts = {}

@@ -37,6 +37,8 @@ class Route:
     """What the path says the answers in the body are the results of."""
     guesses: tuple[tuple[str, Shape], ...] = ()
     """What the answer may turn out to be, with the provider to record then, where nothing else tells."""
+    plain: bool = field(init=False)
+    """Whether its answers are told at once, as they are."""
     asks: bool = field(init=False)
     """Whether its streams state usage only when they are asked to, and can be."""
     constants: dict[str, str] = field(init=False)
@@ -50,6 +52,7 @@ class Route:
             "host": self.host,
         }
         object.__setattr__(self, "constants", said)
+        object.__setattr__(self, "plain", self.shape.plain and not self.poll and not self.guesses)
         stream = self.shape.stream
         object.__setattr__(
             self, "asks", self.table.include_usage and stream is not None and stream.include_usage

@@ -278,6 +278,8 @@ class Shape:
     """The key of the request's JSON that names the model, if that is its only place."""
     error_keys: frozenset[str | int] = field(init=False)
     """Keys at the root without one of which an answer states no error."""
+    plain: bool = field(init=False)
+    """Whether its answers say all there is in one usage object and a few facts, as nearly all of them do."""
 
     def __post_init__(self) -> None:
         named = {
@@ -291,6 +293,32 @@ class Shape:
         object.__setattr__(self, "objects", (*self.beside, *self.lists, *self.again))
         object.__setattr__(self, "request_model_key", _only_key(self.request_model))
         object.__setattr__(self, "error_keys", frozenset(path[0] for path in self.error))
+        object.__setattr__(self, "plain", not any(getattr(self, word) for word in _MORE))
+
+
+_MORE = (
+    "needs",
+    "apart",
+    "beside",
+    "again",
+    "lists",
+    "parts",
+    "asides",
+    "only",
+    "cost",
+    "headers",
+    "header_details",
+    "request",
+    "request_model_header",
+    "model_header",
+    "request_details",
+    "details",
+    "pending",
+    "free",
+    "job",
+    "results",
+)
+"""The words of a shape that is more than plain."""
 
 
 def _only_key(paths: Paths) -> str | None:

@@ -16,7 +16,8 @@ import atexit
 import contextlib
 import os
 import threading
-from collections.abc import AsyncGenerator, Generator
+from collections.abc import AsyncGenerator, Callable, Generator
+from functools import cache
 from queue import Empty, SimpleQueue
 from time import monotonic
 from typing import Any
@@ -43,6 +44,7 @@ class Drained:
         self._stopped = False
         self.seconds = recorder.drain_seconds
         self.until = 0.0
+        _stop_at_exit()
         _readers.ensure_running()
 
     def __iter__(self) -> Generator[bytes]:
@@ -73,15 +75,25 @@ class Drained:
         except Exception:  # noqa: S110 - what is known until then is what there is
             pass
         finally:
-            self.stop()
-            with contextlib.suppress(Exception):
-                self._stream.close()
+            self.end()
+
+    def end(self) -> None:
+        """Read no more, and let go of the connection."""
+        self.stop()
+        with contextlib.suppress(Exception):
+            self._stream.close()
+
+    @property
+    def is_late(self) -> bool:
+        """Whether it is to be stopped, and has not been."""
+        return not self._stopped and monotonic() > self.until
 
     def stop(self) -> None:
-        """It takes too long, or is over: what is known counts."""
+        """It takes too long, or is over: what is known counts, once."""
         with self._reading:
-            self._stopped = True
-            self._recorder.drained()
+            if not self._stopped:
+                self._stopped = True
+                self._recorder.drained()
 
 
 class AsyncDrained:
@@ -91,6 +103,8 @@ class AsyncDrained:
         self._stream = stream
         self._chunks = aiter(stream)
         self._recorder = recorder
+        self._stopped = False
+        _stop_at_exit()
 
     async def __aiter__(self) -> AsyncGenerator[bytes]:
         async for chunk in self._chunks:
@@ -98,15 +112,22 @@ class AsyncDrained:
 
     async def aclose(self) -> None:
         """Have the rest read by a task, if there is one that counts; else close the stream below."""
+        _stop_tasks(lambda task: task.get_loop().is_closed())
         if len(_tasks) < MOST_AT_ONCE and _loop() is not None and self._recorder.drain():
             task = asyncio.create_task(self._read(), name="cmdrdata drain")
-            _tasks.add(task)
-            task.add_done_callback(_tasks.discard)
+            _tasks[task] = self
+            task.add_done_callback(_forget)
             return
         await self._close()
 
+    def stop(self) -> None:
+        """It is over, or its event loop is: what is known counts, once."""
+        if not self._stopped:
+            self._stopped = True
+            self._recorder.drained()
+
     async def _read(self) -> None:
-        recorder, left = self._recorder, MOST_BYTES
+        recorder, left, alive = self._recorder, MOST_BYTES, True
         try:
             async with asyncio.timeout(recorder.drain_seconds):
                 async for chunk in self._chunks:
@@ -117,10 +138,14 @@ class AsyncDrained:
                         break
         except Exception:  # noqa: S110 - what is known until then is what there is
             pass
+        except GeneratorExit:
+            alive = False  # its event loop is gone, and nothing can be awaited any more
+            raise
         finally:
-            recorder.drained()
-            with contextlib.suppress(Exception):
-                await self._close()
+            self.stop()
+            if alive:
+                with contextlib.suppress(Exception):
+                    await self._close()
 
     async def _close(self) -> None:
         try:
@@ -152,7 +177,8 @@ class _Readers:
 
     def free(self) -> bool:
         """Whether there is somebody to read one more."""
-        return self._waiter is not None and self._pid == os.getpid() and len(self._active) < MOST_AT_ONCE
+        reading = len(self._active) + self._new.qsize()
+        return self._waiter is not None and self._pid == os.getpid() and reading < MOST_AT_ONCE
 
     def take(self, drained: Drained) -> None:
         """Have it read. Takes no lock: garbage collection comes here."""
@@ -173,13 +199,17 @@ class _Readers:
                 drained = new.get(timeout=LOOK_SECONDS if active else None)
                 drained.until = monotonic() + drained.seconds
                 active.append(drained)
-                threading.Thread(
-                    target=self._read, args=(drained,), name="cmdrdata drain", daemon=True
-                ).start()
-            for late in [each for each in active if monotonic() > each.until]:
+                reader = threading.Thread(
+                    target=self._read, args=(drained,), name="cmdrdata drain reading", daemon=True
+                )
+                try:
+                    reader.start()
+                except RuntimeError:  # there are as many threads as there may be
+                    active.remove(drained)
+                    drained.end()
+            # One that is stopped stays active until its provider says something, and its thread ends.
+            for late in [each for each in active if each.is_late]:
                 late.stop()
-                with contextlib.suppress(ValueError):
-                    active.remove(late)
 
     def _read(self, drained: Drained) -> None:
         try:
@@ -197,6 +227,30 @@ def _loop() -> asyncio.AbstractEventLoop | None:
 
 
 _readers = _Readers()
-_tasks: set[asyncio.Task[None]] = set()
+_tasks: dict[asyncio.Task[None], AsyncDrained] = {}
 
-atexit.register(_readers.stop_all)
+
+def _forget(task: asyncio.Task[None]) -> None:
+    _tasks.pop(task, None)
+
+
+def _stop_tasks(which: Callable[[asyncio.Task[None]], bool]) -> None:
+    """What is known counts of those that no event loop will go on with."""
+    for task, drained in list(_tasks.items()):
+        if which(task):
+            _forget(task)
+            drained.stop()
+            # Nobody waits for it, and nobody can end it: that is not for the application's log.
+            vars_of: Any = task
+            vars_of._log_destroy_pending = False  # noqa: SLF001 - asyncio does so itself
+
+
+def _stop_all() -> None:
+    _readers.stop_all()
+    _stop_tasks(lambda _: True)
+
+
+@cache
+def _stop_at_exit() -> None:
+    """Before trackers are closed: what is registered last runs first, and they are there already."""
+    atexit.register(_stop_all)

@@ -32,6 +32,7 @@ from cmdrdata_transport import (
 )
 from cmdrdata_transport.demo.loopback import Answer, Call, Loopback
 from cmdrdata_transport.demo.provider import Provider
+from cmdrdata_transport.draining import MOST_AT_ONCE
 
 CHUNKS = [
     b'data: {"id":"chatcmpl-1","model":"gpt-5","choices":[{"delta":{"content":"SECRET"}}]}\n\n',
@@ -343,6 +344,115 @@ def test_what_is_being_read_when_the_process_ends_is_partial(tmp_path: Path) -> 
         release.set()
     (segment,) = tmp_path.rglob("*.seg")
     assert segment.read_bytes().count(b'"usage_status":"partial"') == 1
+
+
+def test_a_task_whose_event_loop_is_gone_is_partial(host: Host) -> None:
+    """Nobody will ever go on with it: the next stream that is closed, or the end, has it counted."""
+    release = threading.Event()
+    with Loopback(paced(release)) as server:
+        for _ in range(2):
+            loop = asyncio.new_event_loop()
+            loop.run_until_complete(begin_and_close(WAYS[1], client_of(WAYS[1], host.tracker), server.url))
+            loop.close()
+        release.set()
+    assert host.told() == [("partial", "cancelled", None)]
+    assert host.tracker.stats()["drain_given_up"] == 1
+
+
+def test_what_an_event_loop_left_behind_counts_when_the_process_ends(tmp_path: Path) -> None:
+    """The sinks are told of it, too: the trackers are closed after that."""
+    release = threading.Event()
+    with Loopback(paced(release)) as server:
+        ended = subprocess.run(
+            [sys.executable, "-c", LOOP_GONE, str(tmp_path), server.url],
+            check=True,
+            timeout=30,
+            capture_output=True,
+        )
+        release.set()
+    assert b"told partial" in ended.stdout
+
+
+LOOP_GONE = """
+import asyncio, sys, httpx
+from cmdrdata_transport.httpx import AsyncTrackedTransport
+from cmdrdata_transport.tracker import Tracker
+
+def tell(events):
+    for event in events:
+        print("told", event.usage_status)
+
+tracker = Tracker([tell], home=sys.argv[1], on_early_close="drain", customer_id="acme")
+
+async def main():
+    client = httpx.AsyncClient(transport=AsyncTrackedTransport(httpx.AsyncHTTPTransport(), tracker=tracker))
+    request = client.build_request("POST", sys.argv[2] + "/v1/chat/completions", json={"model": "gpt-5"})
+    response = await client.send(request, stream=True)
+    await anext(response.aiter_raw())
+    await response.aclose()
+
+loop = asyncio.new_event_loop()
+loop.run_until_complete(main())
+loop.close()
+"""
+
+
+def test_what_took_too_long_is_not_counted_as_read_too(tmp_path: Path) -> None:
+    """A stream that was given up is given up, also when its provider goes on after that."""
+    release = threading.Event()
+    host = Host(tmp_path, drain_seconds=0.05)
+    with Loopback(paced(release)) as server, client_of(WAYS[0], host.tracker) as client:
+        asyncio.run(begin_and_close(WAYS[0], client, server.url))
+        assert host.told() == [("partial", "cancelled", None)]
+        (reader,) = readers()
+        release.set()
+        reader.join(10)
+    stats = host.tracker.stats()
+    host.tracker.close(5)
+    assert (stats["drain_given_up"], stats.get("drained")) == (1, None)
+
+
+def test_providers_that_fall_silent_hold_no_more_threads_than_may_be(tmp_path: Path) -> None:
+    """One that was given up waits on for its provider, and is one of those that are read until then."""
+    release = threading.Event()
+    host = Host(tmp_path, drain_seconds=0.01)
+    with Loopback(paced(release)) as server, client_of(WAYS[0], host.tracker) as client:
+        for _ in range(MOST_AT_ONCE + 6):
+            asyncio.run(begin_and_close(WAYS[0], client, server.url))
+        assert host.tracker.flush(5)
+        held = readers()
+        release.set()
+        for reader in held:
+            reader.join(10)
+    host.tracker.close(5)
+    assert len(held) <= MOST_AT_ONCE
+    assert len(host.events) == MOST_AT_ONCE + 6
+
+
+def test_where_no_thread_can_be_started_it_is_partial(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next one is read, if there is room by then."""
+    start = threading.Thread.start
+
+    def refuse(thread: threading.Thread) -> None:
+        if threading.current_thread().name == "cmdrdata drain":
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    release = threading.Event()
+    with Loopback(paced(release)) as server, client_of(WAYS[0], host.tracker) as client:
+        monkeypatch.setattr(threading.Thread, "start", refuse)
+        asyncio.run(begin_and_close(WAYS[0], client, server.url))
+        assert host.told() == [("partial", "cancelled", None)]
+        monkeypatch.undo()
+        host.events.clear()
+        release.set()
+        asyncio.run(begin_and_close(WAYS[0], client, server.url))
+        assert host.told() == [("complete", "ok", 12)]
+
+
+def readers() -> list[threading.Thread]:
+    """The threads that read on, without the one that waits for streams."""
+    return [each for each in threading.enumerate() if each.name == "cmdrdata drain reading"]
 
 
 AT_EXIT = """

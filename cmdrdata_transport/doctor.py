@@ -34,10 +34,13 @@ from cmdrdata_transport.demo.calls import (
 from cmdrdata_transport.demo.loopback import Loopback
 from cmdrdata_transport.demo.provider import Provider, Stated
 from cmdrdata_transport.errors import TrackingError
+from cmdrdata_transport.jobs import Jobs
 from cmdrdata_transport.journal import obstacle
 from cmdrdata_transport.ledger import Ledger
+from cmdrdata_transport.providers.unmetered import UNMETERED, Unmetered
 from cmdrdata_transport.segments import Backlog, backlog
 from cmdrdata_transport.sinks import file_of
+from cmdrdata_transport.tallies import tallies, totals
 from cmdrdata_transport.tracker import Tracker
 
 if TYPE_CHECKING:
@@ -69,8 +72,10 @@ class Setup:
     `sinks` are identities: URLs without secrets. `pending` is what sinks have not taken yet, those of
     other configurations included. `dead` are the dead-letter files, with the number of events that a
     sink refused for ever; `torn` counts the damaged pieces of the journal that were set aside.
-    `recorded` has the number of events in the ledger by their `usage_status`. `problems` says what
-    keeps events from being recorded; empty when nothing does.
+    `recorded` has the number of events in the ledger by their `usage_status`. `counted` is what the
+    processes of this home have counted in the last month, by name. `jobs` were started and not told of
+    since: background answers, batches, predictions. `problems` says what keeps events from being recorded;
+    empty when nothing does.
     """
 
     home: Path
@@ -79,6 +84,8 @@ class Setup:
     pending: tuple[Backlog, ...]
     dead: Mapping[Path, int]
     torn: int
+    counted: Mapping[str, int]
+    jobs: tuple[Mapping[str, Any], ...]
     problems: tuple[str, ...]
 
 
@@ -165,8 +172,22 @@ def examine(home: Path | None = None) -> Setup:
         pending=tuple(backlog(journal)),
         dead={path: _lines(path) for path in sorted((tracker.home / "dead").glob("*.jsonl"))},
         torn=len(list(journal.glob("*.torn"))),
+        counted=totals(tallies(tracker.home)),
+        jobs=tuple(Jobs(tracker.home, tracker.counters.count).waiting()),
         problems=tuple(problems),
     )
+
+
+def unmetered_packages() -> list[Unmetered]:
+    """What is installed here whose whole traffic is out of reach, beside the SDKs that we know."""
+    known = {sdk.name for sdk in SDKS}
+    found: list[Unmetered] = []
+    for row in UNMETERED:
+        if row.package and row.package not in known:
+            with suppress(PackageNotFoundError):
+                version(row.package)
+                found.append(row)
+    return found
 
 
 def _is_there(sink: str, home: Path) -> bool:

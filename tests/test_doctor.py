@@ -14,9 +14,11 @@ from cmdrdata_transport.counters import Counters
 from cmdrdata_transport.demo.calls import EVERY_SDK, CalledSdk, SdkCall
 from cmdrdata_transport.doctor import examine, installed_sdks, prove
 from cmdrdata_transport.event import UsageEvent
+from cmdrdata_transport.jobs import Jobs
 from cmdrdata_transport.journal import Journal
 from cmdrdata_transport.lanes import write_dead_letter
 from cmdrdata_transport.sinks import open_sink
+from cmdrdata_transport.tallies import Tallies
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -158,6 +160,24 @@ def test_what_a_home_holds(home: Path) -> None:
         f"All {CALLS} calls are metered, to the token.",
     ):
         assert said in shown
+
+
+def test_what_was_counted_and_what_is_awaited(home: Path) -> None:
+    """Losses and measures of every process of the home are shown, and jobs that nobody was told of."""
+    Tallies(home, tracker="default", service=None).keep({"missing": 2, "injected": 3, "events": 9}, now=True)
+    jobs = Jobs(home, lambda *_: None)
+    for number in range(12):
+        jobs.remember("api.openai.com", f"batch_{number}", {"customer_id": "acme", "provider": "openai"})
+    jobs.finish("api.openai.com", "batch_0", "acme", None)
+    setup = examine()
+    assert dict(setup.counted) == {"missing": 2, "injected": 3, "events": 9}
+    assert {each["name"] for each in setup.jobs} == {f"batch_{number}" for number in range(1, 12)}
+    shown = " ".join(CliRunner().invoke(app, ["doctor"]).stdout.split())
+    assert "2 missing: an answer carried no usage" in shown
+    assert "in the last month: 9 events, 3 injected" in shown
+    assert "of openai, for acme" in shown
+    assert "and 1 more" in shown
+    assert "boto3" in shown
 
 
 def test_a_home_that_cannot_be_written(home: Path) -> None:

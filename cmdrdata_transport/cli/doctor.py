@@ -12,7 +12,17 @@ from rich.text import Text
 from cmdrdata_transport import __version__
 from cmdrdata_transport.cli.view import number, printable, table_of
 from cmdrdata_transport.clients import SDKS
-from cmdrdata_transport.doctor import Proof, Proofs, SdkFinding, Setup, examine, installed_sdks, prove
+from cmdrdata_transport.counters import WARNINGS
+from cmdrdata_transport.doctor import (
+    Proof,
+    Proofs,
+    SdkFinding,
+    Setup,
+    examine,
+    installed_sdks,
+    prove,
+    unmetered_packages,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,6 +31,8 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 _BAD, _WAITING, _GOOD = "bold red", "yellow", "green"
+
+_JOBS_SHOWN = 10
 
 
 def show(out: Console, *, home: Path | None) -> bool:
@@ -32,6 +44,9 @@ def show(out: Console, *, home: Path | None) -> bool:
     for each in sdks:
         if each.library is None:
             out.print(_out_of_reach(each), "", sep="\n")
+    for row in unmetered_packages():
+        said = f"{row.package}: {row.why}, so its calls are not metered. Instead: {row.instead}"
+        out.print(Text(printable(said.replace("`", "")), style=_WAITING), "", sep="\n")
     with out.status("Calling each SDK against a server on this machine ..."):
         proofs = prove()
     if proofs.calls:
@@ -74,6 +89,21 @@ def _setup_rows(setup: Setup, sdks: list[SdkFinding]) -> Iterator[tuple[str, str
         yield "rejected", f"{number(count)} events, kept in {path}", _WAITING
     if setup.torn:
         yield "damaged", f"{number(setup.torn)} pieces of the journal, set aside in it", _WAITING
+    for name, count in sorted(setup.counted.items()):
+        if name in WARNINGS:
+            yield "counted", f"{number(count)} {name}: {WARNINGS[name]}", _WAITING
+    measures = [
+        f"{number(count)} {name}" for name, count in sorted(setup.counted.items()) if name not in WARNINGS
+    ]
+    if measures:
+        yield "counted", f"in the last month: {', '.join(measures)}", ""
+    for job in setup.jobs[:_JOBS_SHOWN]:
+        whose = job.get("customer_id") or "nobody"
+        began = str(job.get("timestamp", ""))[:16].replace("T", " ")
+        what = f"{job.get('name')} of {job.get('provider')}, for {whose}"
+        yield "awaited", f"{what}, started {began}, has not been told of since", ""
+    if more := setup.jobs[_JOBS_SHOWN:]:
+        yield "awaited", f"and {number(len(more))} more", ""
 
 
 def _sdk_table(sdks: list[SdkFinding]) -> Table:

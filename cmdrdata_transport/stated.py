@@ -102,7 +102,9 @@ def answered_events(
 
 def table_of(provider: str, tables: Iterable[Provider]) -> Provider:
     """The table of a provider by its id. Raises `TrackingSetupError` for one that is not known."""
-    known = {each.id: each for each in tables}
+    known: dict[str, Provider] = {}
+    for each in tables:
+        known.setdefault(each.id, each)  # an application's own table comes before ours
     try:
         return known[provider]
     except KeyError:
@@ -147,7 +149,10 @@ def _document(body: Any) -> dict[str, Any]:
         except ValueError as error:
             raise TrackingSetupError(f"the body is not JSON: {error}") from None
     if not _is_mapping(document):
-        raise TrackingSetupError("the body is not a JSON object; give one answer at a time")
+        raise TrackingSetupError(
+            f"the body is not a JSON object but a {type(document).__name__}; give one answer at a time, "
+            "as JSON or as a dict: that of an SDK's object is answer.to_dict(), or answer.model_dump()"
+        )
     return dict(document)
 
 

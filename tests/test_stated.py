@@ -29,6 +29,10 @@ MESSAGE = {
 }
 
 
+class Message:
+    """An answer as an SDK gives it to its user."""
+
+
 def caught(tracker: Tracker, act: Callable[[Tracker], None]) -> list[UsageEvent]:
     """The events of what `act` does."""
     with capture_usage() as events:
@@ -273,6 +277,7 @@ def test_a_wrong_count_is_an_error_that_says_what_to_do(
         ("anthropic", b"<html>", "is not JSON"),
         ("anthropic", b"[1]", "is not a JSON object"),
         ("anthropic", 5, "is not a JSON object"),
+        ("anthropic", Message(), r"but a Message; .* answer\.to_dict\(\)"),
     ],
 )
 def test_a_wrong_answer_is_an_error_that_says_what_to_do(

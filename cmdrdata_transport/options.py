@@ -57,6 +57,8 @@ def own_providers(
     given: Iterable[Provider | str | os.PathLike[str]], environ: Mapping[str, str]
 ) -> tuple[Provider, ...]:
     """The tables that are given, in Python or as files of TOML, and those of `CMDRDATA_PROVIDERS`."""
+    if isinstance(given, str | os.PathLike | Provider) or not hasattr(given, "__iter__"):
+        raise TrackingSetupError(f"providers= takes a list, not {given!r}; write providers=[...]")
     tables: list[Provider] = []
     named = environ.get("CMDRDATA_PROVIDERS")
     for number, each in enumerate((*given, *((named,) if named else ()))):

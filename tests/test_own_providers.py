@@ -412,6 +412,16 @@ def test_a_compatible_provider_is_known_at_any_host(tmp_path: Path) -> None:
     assert [(event.provider, event.usage.total_tokens) for event in events] == [("acme-compatible", 15)]
 
 
+def test_an_answer_told_by_hand_is_read_by_ones_own_table_first(tmp_path: Path) -> None:
+    """A provider that is described anew is known as that wherever its answers come from."""
+    shape = Shape(api="anew", operation="chat", usage=(("used",),), units={"in": Same(unit="input_tokens")})
+    anew = Provider(id="openai", hosts=("x.example",), endpoints=(Endpoint(path="/", shape=shape),))
+    tracker = Tracker([], home=tmp_path, providers=[anew])
+    with capture_usage() as events:
+        tracker.record_response("openai", {"used": {"in": 5}})
+    assert [(event.api, event.usage.input_tokens) for event in events] == [("anew", 5)]
+
+
 # --- what is wrong ---
 
 _HOSTS = 'hosts = ["llm.acme.example", "*.llm.acme.example"]'
@@ -437,6 +447,11 @@ _HOSTS = 'hosts = ["llm.acme.example", "*.llm.acme.example"]'
         (_HOSTS, f'{_HOSTS}\ncompatible = "no good"', r"provider\[0\]\.compatible is 'no good'"),
         (_HOSTS, f"{_HOSTS}\nport = 80", r"provider\[0\]\.port means nothing here; there are compatible, "),
         ('path = "/v1/generate$"', 'path = "("', r"endpoint\[1\]\.path is no regular expression"),
+        (
+            'path = "/v1/generate$"',
+            "path = '/(?P<modle>[^/]+)/generate$'",
+            r"endpoint\[1\]\.path has the group 'modle', which means nothing; there is \(\?P<model>",
+        ),
         (
             'shape = "openai.chat_completions"',
             'shape = "openai.chat"',
@@ -495,7 +510,7 @@ _HOSTS = 'hosts = ["llm.acme.example", "*.llm.acme.example"]'
         ),
         ('finish_reason = "why"', 'finish = "why"', r"endpoint\[1\]\.finish means nothing here"),
         ("[[provider]]", "[[", "cannot be read"),
-        ("[[provider]]", "[provider]", "provider is {'id'.*write \\[\\[…\\]\\] tables"),
+        ("[[provider]]", "[provider]", "provider is {'id'.*write it as \\[\\[…\\]\\]"),
         ("[[provider]]", "x = 1\n[[provider]]", "x means nothing here; there are provider"),
     ],
 )
@@ -515,7 +530,7 @@ def test_a_provider_is_described_once(tmp_path: Path) -> None:
 @pytest.mark.parametrize("text", ["", "# nothing yet"])
 def test_a_file_without_a_provider_is_an_error(tmp_path: Path, text: str) -> None:
     """An empty file is somebody's mistake."""
-    with pytest.raises(TrackingSetupError, match=r"provider is missing; write \[\[…\]\] tables"):
+    with pytest.raises(TrackingSetupError, match=r"provider is missing; write it as \[\[…\]\], with two"):
         tracker_of(tmp_path, text)
 
 
@@ -523,6 +538,15 @@ def test_a_file_that_is_not_there_is_an_error(tmp_path: Path) -> None:
     """A path that cannot be read says so when the tracker is made."""
     with pytest.raises(TrackingSetupError, match="cannot be read"):
         Tracker([], home=tmp_path, providers=[tmp_path / "none.toml"])
+
+
+@pytest.mark.parametrize(
+    "given", ["own.toml", Path("own.toml"), PROVIDERS[0], 5], ids=["str", "path", "table", "int"]
+)
+def test_what_is_no_list_is_an_error(given: Any) -> None:
+    """A file's name is a sequence too, of letters: whoever forgets the brackets is told so."""
+    with pytest.raises(TrackingSetupError, match=r"takes a list.*write providers=\[\.\.\.\]"):
+        Tracker([], disabled=True, providers=given)
 
 
 @pytest.mark.parametrize("content", [b"\xff\xfe[\x00", b"<html>", None], ids=["UTF-16", "HTML", "directory"])

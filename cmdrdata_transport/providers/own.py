@@ -98,6 +98,9 @@ _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 _HOST = re.compile(r"[a-z0-9*?._-]+|\[?[0-9a-f:]*:[0-9a-f:]*:[0-9a-f:]*\]?")
 """A name with wildcards, or an address."""
 
+_GROUPS = frozenset({"model", "job"})
+"""What a path may name. Only tables in Python have jobs."""
+
 _HEADER = re.compile(rb"[!#$%&'*+.^_`|~0-9a-z-]+")
 
 _LENGTH = "length of "
@@ -153,9 +156,12 @@ def checked(table: Any, where: str) -> Provider:
     for number, endpoint in enumerate(table.endpoints):
         here = f"{where}.endpoint[{number}]"
         try:
-            re.compile(endpoint.path)
+            groups = re.compile(endpoint.path).groupindex
         except re.error as error:
             _wrong(f"{here}.path", f"is no regular expression: {error}")
+        for name in groups:
+            if name not in _GROUPS:
+                _wrong(f"{here}.path", f"has the group {name!r}, which means nothing; there is (?P<model>…)")
         if endpoint.shape is not None:
             _check_shape(endpoint.shape, here)
     return table
@@ -379,7 +385,9 @@ def _table(value: Any, where: str) -> dict[str, Any]:
 
 def _tables(value: Any, where: str) -> list[Any]:
     if not isinstance(value, list) or not value:
-        _wrong(where, f"is {'missing' if value is None else repr(value)}; write [[…]] tables")
+        _wrong(
+            where, f"is {'missing' if value is None else repr(value)}; write it as [[…]], with two brackets"
+        )
     return value
 
 

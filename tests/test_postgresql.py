@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import os
 import signal
 import socket
 import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
+from time import monotonic
 from typing import Any, Self
 
 import psycopg
@@ -693,3 +697,109 @@ def test_who_follows_misses_nothing_that_is_late(
             outlet.send([line_of(4), line_of(5)])
             assert len(ledger.newest(9)) == 3
         assert len(ledger.newest(9)) == 5
+
+
+# --- the commands -----------------------------------------------------------------------------------
+
+
+def command(home: Path, *arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
+    """Run a command in a home, with nothing of this machine's own settings."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("CMDRDATA_", "PG"))}
+    return subprocess.run(
+        [sys.executable, "-m", "cmdrdata_transport", *arguments],
+        env={**kept, "CMDRDATA_HOME": str(home), "NO_COLOR": "1", **environ},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_the_commands_read_it(tmp_path: Path, url: str) -> None:
+    """Named or as the first sink; what dead processes left is delivered first; no password is shown."""
+    run(
+        """
+        setup = set_up(home, sys.argv[2])
+        setup.append(3)
+        os._exit(0)
+        """,
+        tmp_path,
+        url,
+    )
+    named = command(tmp_path, "report", "--by", "model", "--format", "json", "--ledger", url)
+    assert (named.returncode, named.stderr) == (0, "")
+    assert [(row["model"], row["events"]) for row in json.loads(named.stdout)] == [("gpt-5", 3)]
+    listed = command(tmp_path, "report", "--format", "json", CMDRDATA_SINKS=f"jsonl:///x.jsonl {url}")
+    assert (listed.returncode, listed.stderr) == (0, "")
+    assert json.loads(listed.stdout)[0]["events"] == 3
+    shown = command(tmp_path, "tail", "--once", "--json", "-n", "2", "--ledger", url)
+    assert [json.loads(line)["event_id"] for line in shown.stdout.splitlines()] == ["event-1", "event-2"]
+
+
+def test_the_commands_say_what_is_wrong(tmp_path: Path, postgres_server: Server, url: str) -> None:
+    """In one line without a password; a ledger that nothing has been delivered to is no error."""
+    empty = command(tmp_path, "report", "--format", "json", CMDRDATA_SINKS=url)
+    assert (empty.returncode, json.loads(empty.stdout)) == (0, [])
+    assert "nothing has been delivered" in empty.stderr
+    for place, says in {
+        postgres_server.url("nowhere"): "does not exist",
+        "postgresql://ann:secret@db.example.com/usage?sslmode=prefer": "insecure=1",
+    }.items():
+        told = command(tmp_path, "report", "--ledger", place)
+        assert told.returncode == 2
+        assert says in told.stderr
+        assert len(told.stderr.splitlines()) == 1
+        assert "secret" not in told.stderr
+        assert "s3cret" not in told.stderr
+
+
+# --- a fleet ----------------------------------------------------------------------------------------
+
+FLEET_EVENTS = 1_000_000
+"""All processes together."""
+
+FLEET_PROCESSES = 8
+
+MEMORY_GROWTH_KIB = 24 * 1024
+"""What a process may hold at its end beyond what it held after a tenth of its events."""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is read as Linux tells it")
+def test_a_fleet_writes_one_database(
+    tmp_path: Path, url: str, record_property: Callable[[str, object], None]
+) -> None:
+    """Trackers of many processes, coordinated by nothing but ids: sums are exact, memory is flat."""
+    code = """
+        from cmdrdata_transport import Tracker
+        def peak():  # of this program alone: what `resource` tells began in the one that started it
+            status = Path("/proc/self/status").read_text()
+            return int(status.partition("VmHWM:")[2].split()[0])
+        number, events = int(sys.argv[3]), int(sys.argv[4])
+        tracker = Tracker([sys.argv[2]], home=home / str(number))
+        for each in range(events):
+            tracker.record(
+                provider="openai", model="gpt-5", operation="chat", customer_id=f"customer-{each % 50}",
+                usage={"input_tokens": each + number, "output_tokens": 1},
+            )
+            if each == events // 10:
+                early = peak()
+        whole = tracker.flush(600)
+        tracker.close()
+        refused = [tracker.stats().get(name, 0) for name in ("rejected", "unauthorized", "internal_errors")]
+        print(whole, peak() - early, sum(refused))
+    """
+    share = FLEET_EVENTS // FLEET_PROCESSES
+    began = monotonic()
+    started = [program(code, tmp_path, url, str(number), str(share)) for number in range(FLEET_PROCESSES)]
+    told = [each.communicate(timeout=3000)[0].split() for each in started]
+    seconds = monotonic() - began
+    assert [(whole, refused) for whole, _, refused in told] == [("True", "0")] * FLEET_PROCESSES
+    growth = max(int(kib) for _, kib, _ in told)
+    with Ledger.open(url) as ledger:
+        (row,) = ledger.report([])
+        customers = ledger.report()
+    assert row["events"] == share * FLEET_PROCESSES
+    assert row["input_tokens"] == sum(sum(range(number, number + share)) for number in range(FLEET_PROCESSES))
+    assert [each["events"] for each in customers] == [share * FLEET_PROCESSES // 50] * 50
+    record_property("says", f"{row['events'] / seconds:,.0f} events/s; memory grew by {growth:,} KiB at most")
+    assert growth < MEMORY_GROWTH_KIB

@@ -9,10 +9,12 @@ from __future__ import annotations
 import asyncio
 import importlib
 import os
+import re
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -22,9 +24,6 @@ from cmdrdata_transport.demo.provider import Provider
 from cmdrdata_transport.errors import TrackingSetupError
 from cmdrdata_transport.providers import PROVIDERS
 from cmdrdata_transport.testing import capture_usage
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 INSTALLED = (os.environ.get("CMDRDATA_TEST_SDKS") or "").split()
 
@@ -391,3 +390,15 @@ def test_a_model_inside_llama_indexes_objects_is_tracked() -> None:
 
     assert type(model._get_client()._client._transport).__module__.startswith("cmdrdata_transport.")
     assert type(model._get_aclient()._client._transport).__module__.startswith("cmdrdata_transport.")
+
+
+def test_the_readme_names_what_is_tried() -> None:
+    """Its table has every framework of this one and no other, and says which of them `track()` refuses."""
+    readme = (Path(__file__).parents[2] / "README.md").read_text("utf-8")
+    _, _, section = readme.partition("\n### Frameworks\n")
+    rows = [
+        row.split(" | ") for row in re.findall(r"^\| (.*) \|$", section.partition("\n#")[0], re.MULTILINE)
+    ]
+    refused = {name: row[1].startswith("no") for row in rows[1:] for name in row[0].split(", ")}
+
+    assert refused == {framework.name: not framework.track for framework in FRAMEWORKS}

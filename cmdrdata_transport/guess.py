@@ -21,6 +21,9 @@ Guesses = tuple[tuple[str, Shape], ...]
 EVENTS = 8
 """How many events of a stream may pass before one looks like something."""
 
+LONGEST_END = 4
+"""Bytes that end an event: CR LF CR LF."""
+
 
 class Guess:
     """A body that shows what it is, or does not. `found` is then the provider to record and the shape."""
@@ -39,6 +42,11 @@ class Guess:
         self._lose = lose
         self._streaming = streaming
         self._waiting = bytearray()
+        self._searched = 0
+        """How much of it has been searched for the ends of events."""
+        self._looked = 0
+        """How much of it were events, and have been looked at."""
+        self._events = 0
         self._given_up = False
 
     def add(self, pieces: Iterable[bytes]) -> None:
@@ -63,13 +71,20 @@ class Guess:
         self._waiting.clear()
 
     def _look_at_events(self) -> None:
-        block = sse.normalise(bytes(self._waiting))
-        end = sse.boundary(block)
-        events = list(sse.newest_first(block[:end].removeprefix(sse.BOM)))
-        for event in events[::-1][:EVENTS]:
-            if self._settle(_parsed(sse.data(event)), Events):
-                return
-        if len(events) >= EVENTS or len(self._waiting) > LARGEST_DOCUMENT:
+        """Look at the events that are whole now and were not before."""
+        waiting = self._waiting
+        # An event's end may have been cut in two.
+        end = sse.boundary(waiting, max(self._looked, self._searched - LONGEST_END))
+        self._searched = len(waiting)
+        if end:
+            block = sse.normalise(bytes(waiting[self._looked : end]))
+            events = list(sse.newest_first(block if self._looked else block.removeprefix(sse.BOM)))
+            for event in events[::-1][: EVENTS - self._events]:
+                if self._settle(_parsed(sse.data(event)), Events):
+                    return
+            self._looked = end
+            self._events += len(events)
+        if self._events >= EVENTS or len(waiting) > LARGEST_DOCUMENT:
             self._give_up()
 
     def _settle(self, document: Any, kind: Callable[[Shape, Callable[[str], None]], Body]) -> bool:

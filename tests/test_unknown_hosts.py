@@ -208,3 +208,36 @@ def test_a_path_that_may_be_anybody_s_is_nobody_s_elsewhere(path: str, host: Hos
     somewhere = Ask(method="POST", url=f"https://app.example.net{path}", asked={"a": 1}, answer={"id": "x"})
     make(WAYS[0], host.process(), [somewhere])
     assert host.ledger() == []
+
+
+def test_a_large_event_in_small_pieces_is_looked_at_once(host: Host) -> None:
+    """Each byte of what has not shown yet what it is: looking at all of it for each piece takes for ever."""
+    events = [{"type": "started", "with": "x" * 8_000_000}, {**CHAT_END, "choices": []}]
+    body = b"".join(b"data: " + json.dumps(each).encode() + b"\n\n" for each in events)
+    pieces = [body[at : at + 128] for at in range(0, len(body), 128)]
+    sent = httpx.MockTransport(
+        lambda _: httpx.Response(200, headers={"content-type": "text/event-stream"}, stream=Pieces(pieces))
+    )
+    tracker = host.process(unknown_hosts=True, customer_id="acme")
+    with httpx.Client(transport=TrackedTransport(sent, tracker=tracker)) as client:
+        assert client.post(URL).content == body
+    (event,) = host.ledger()
+    assert (event.provider, event.usage.total_tokens) == ("openai-compatible", 12)
+
+
+CHAT_END = {
+    "id": "chatcmpl-1",
+    "object": "chat.completion.chunk",
+    "model": "m",
+    "usage": {"prompt_tokens": 5, "completion_tokens": 7},
+}
+
+
+class Pieces(httpx.SyncByteStream):
+    """A body that comes as it was cut."""
+
+    def __init__(self, pieces: list[bytes]) -> None:
+        self._pieces = pieces
+
+    def __iter__(self) -> Iterator[bytes]:
+        yield from self._pieces

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from decimal import Context, Inexact, Rounded, localcontext
 from fnmatch import fnmatch
 from typing import Any
 
@@ -423,6 +424,16 @@ def test_a_cost_is_told_as_it_was_written(said: Any, cost: str | None) -> None:
     shape = shape_of(units={"a": "images"}, cost={("cost",): "1"})
     (part,) = answer_of(shape, {"usage": {"a": 1, "cost": said}}).parts(pytest.fail)
     assert part.cost == cost
+
+
+@pytest.mark.parametrize("said", ["0.0012345678901", "1234567890.123456789012345678901234567"])
+def test_a_cost_is_exact_however_the_application_reckons(said: str) -> None:
+    """An application may have its numbers rounded to a few digits, and want an error where they are."""
+    shape = shape_of(units={"a": "images"}, cost={("cost",): "1"})
+    answer = answer_of(shape, {"usage": {"a": 1, "cost": said}})
+    with localcontext(Context(prec=3, traps=[Inexact, Rounded])):
+        (part,) = answer.parts(pytest.fail)
+    assert part.cost == said
 
 
 def test_a_cost_in_another_unit_is_turned_into_dollars() -> None:

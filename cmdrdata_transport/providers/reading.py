@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from decimal import Decimal, InvalidOperation
+from decimal import Context, Decimal, InvalidOperation
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -36,6 +36,9 @@ LARGEST_COUNT = 2**53 - 1
 
 FINEST = 30
 """No charge is smaller than one of its unit with so many digits behind the point."""
+
+_EXACT = Context(prec=64, traps=[InvalidOperation])
+"""For charges: that of the application's thread may round to cents, or raise what is not exact."""
 
 LONGEST_TEXT = 512
 """Ids and names from a provider are cut to this many characters."""
@@ -399,13 +402,13 @@ def _cost(places: Mapping[Path, str], usage: dict[str, Any]) -> str | None:
         raw = pick(usage, (path,))
         if type(raw) in (int, float, str):
             try:
-                charged = Decimal(str(raw))
+                charged = _EXACT.create_decimal(str(raw))
                 # A few letters can name a number of a million digits.
                 meant = 0 <= charged <= LARGEST_COUNT and charged.adjusted() > -FINEST
             except InvalidOperation:
                 continue
             if meant:
-                return f"{(charged * Decimal(dollars)).normalize():f}"
+                return f"{_EXACT.normalize(_EXACT.multiply(charged, Decimal(dollars))):f}"
     return None
 
 

@@ -348,9 +348,8 @@ class Account:
 
     def _asked(self) -> Mapping[str, Any]:
         """The request's JSON, or the text fields of its form; empty where it is not in memory."""
-        try:
-            content = self._request.content
-        except Exception:
+        content = content_of(self._request)
+        if content is None:
             # A form is made as it is sent. httpx keeps its fields in the stream; a file has no such value.
             fields = getattr(getattr(self._request, "stream", None), "fields", ())
             return {each.name: each.value for each in fields if type(getattr(each, "value", None)) is str}
@@ -361,6 +360,15 @@ class Account:
         except ValueError:
             return {}
         return document if type(document) is dict else {}
+
+
+def content_of(request: Request) -> bytes | None:
+    """The body, if it is in memory: that of a redirected request is, and has not been read."""
+    try:
+        return request.content
+    except Exception:
+        stream: Any = getattr(request, "stream", None)
+        return b"".join(stream) if type(stream).__name__ == "ByteStream" else None
 
 
 _CACHES = ("cache_read_tokens", "cache_write_tokens")

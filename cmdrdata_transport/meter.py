@@ -8,9 +8,9 @@ recorder's matter.
 from __future__ import annotations
 
 from operator import itemgetter
-from typing import Any, Literal
+from typing import Literal
 
-from cmdrdata_transport.account import Headers, Request, Settings
+from cmdrdata_transport.account import Headers, Request, Settings, content_of
 from cmdrdata_transport.asking import LARGEST_REQUEST, asking, may_change
 from cmdrdata_transport.attribution import HEADER_PREFIX, Defaults, resolve
 from cmdrdata_transport.providers.routing import Router
@@ -86,7 +86,7 @@ class Meter:
         """Ask for the usage of a stream that does not; not where anything depends on its body."""
         settings = self._settings
         try:
-            content = _content(request)
+            content = content_of(request)
             if content is None or len(content) > LARGEST_REQUEST or b'"stream"' not in content:
                 return
             if request.url.netloc in settings.declined or not may_change(names, request.headers.raw):
@@ -105,12 +105,3 @@ class Meter:
                     self._settings.count("signed_headers")
                     return None
         return [pair for pair in raw if pair[0].lower() not in ours]
-
-
-def _content(request: Request) -> bytes | None:
-    """The body, if it is in memory: that of a redirected request is, and has not been read."""
-    try:
-        return request.content
-    except Exception:
-        stream: Any = getattr(request, "stream", None)
-        return b"".join(stream) if type(stream).__name__ == "ByteStream" else None

@@ -166,8 +166,13 @@ def _read(table: Provider, document: dict[str, Any]) -> tuple[Shape, Answer]:
     for shape in sorted(shapes, key=lambda shape: not says_one_of(document, shape.looks)):
         answer = Answer(shape)
         answer.absorb(document)
-        if answer.usage is not None:
-            return shape, answer
+        if answer.usage is None and not answer.pending:
+            continue
+        if answer.pending:
+            raise TrackingSetupError(
+                "this answer is not there yet, and states no usage until it is; record it when it is done"
+            )
+        return shape, answer
     raise TrackingSetupError(
         f"this answer states no usage that the table of {table.id!r} knows; give the whole JSON answer, or "
         "state the counts: tracker.record(provider=…, model=…, usage={…})"

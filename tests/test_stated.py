@@ -307,3 +307,18 @@ def test_it_goes_through_the_journal_to_the_sinks(tmp_path: Path) -> None:
     assert tracker.flush(10)
     tracker.close()
     assert [event.customer_id for event in received] == ["acme"]
+
+
+def test_a_webhook_of_a_prediction_is_one_of_a_prediction(tracker: Tracker) -> None:
+    """Replicate's trainings look the same; what is told by hand is read as what there is far more of."""
+    body = {"id": "p1", "version": "v1", "status": "succeeded", "metrics": {"predict_time": 1.5}}
+    (event,) = caught(tracker, lambda it: it.record_response("replicate", body))
+    assert (event.api, event.usage.compute_seconds) == ("replicate.predictions", 1.5)
+
+
+@pytest.mark.parametrize("metrics", [{}, {"predict_time": 0.1}, None])
+def test_what_is_not_done_is_not_recorded(tracker: Tracker, metrics: Any) -> None:
+    """A webhook that tells of a start is an error that says so: its counts are still to come."""
+    body = {"id": "p1", "version": "v1", "status": "processing", "metrics": metrics}
+    with pytest.raises(TrackingSetupError, match="not there yet"):
+        tracker.record_response("replicate", body)

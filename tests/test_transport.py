@@ -20,6 +20,8 @@ import pytest
 from endings import CHAT, DOCUMENT, ENDINGS, JSON, Ending
 from four_ways import EVERY, FOUR, URL, App, Run, Script, World, run
 
+import cmdrdata_transport.httpx as over_httpx
+import cmdrdata_transport.httpx2 as over_httpx2
 from cmdrdata_transport import tracker as tracker_module
 from cmdrdata_transport.attribution import customer_context, no_tracking, tracking_headers
 from cmdrdata_transport.errors import AttributionError, TrackingSetupError
@@ -755,3 +757,22 @@ def test_a_stream_that_a_parent_began_is_not_the_childs_to_record() -> None:
         [sys.executable, "-c", FORKED], capture_output=True, text=True, cwd=Path(__file__).parent, check=False
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+@pytest.mark.parametrize("library", [httpx, httpx2], ids=["httpx", "httpx2"])
+def test_a_redirected_request_still_names_its_model(library: Any) -> None:
+    """The library makes the next hop's request from the same bytes, and does not read them again."""
+
+    def answer(request: Any) -> Any:
+        if request.url.path == "/v1/chat/completions":
+            return library.Response(
+                307, headers={"location": "https://eu.api.openai.com/v2/chat/completions"}
+            )
+        return library.Response(200, json={"usage": {"prompt_tokens": 5, "completion_tokens": 2}})
+
+    ours = over_httpx if library is httpx else over_httpx2
+    transport = ours.TrackedTransport(library.MockTransport(answer))
+    with capture_usage() as events, library.Client(transport=transport, follow_redirects=True) as client:
+        client.post(URL, json={"model": "gpt-5"})
+    (event,) = events
+    assert (event.request_model, event.model, event.usage.total_tokens) == ("gpt-5", "gpt-5", 7)

@@ -48,13 +48,13 @@ PREDICTION = Shape(
 TRAINING = replace(PREDICTION, api="replicate.trainings")
 
 ENDPOINTS = (
-    Endpoint(path=r"/v1/models/(?P<model>[^/]+/[^/]+)/versions/[^/]+/trainings$", shape=TRAINING),
-    Endpoint(path=r"/v1/trainings/[^/]+$", method="GET", shape=TRAINING, poll=True),
-    Endpoint(path=r"/v1/trainings/[^/]+/cancel$", shape=TRAINING, poll=True),
     Endpoint(path=r"/v1/(models|deployments)/(?P<model>[^/]+/[^/]+)/predictions$", shape=PREDICTION),
     Endpoint(path=r"/v1/predictions$", shape=PREDICTION),
     Endpoint(path=r"/v1/predictions/[^/]+$", method="GET", shape=PREDICTION, poll=True),
     Endpoint(path=r"/v1/predictions/[^/]+/cancel$", shape=PREDICTION, poll=True),
+    Endpoint(path=r"/v1/models/(?P<model>[^/]+/[^/]+)/versions/[^/]+/trainings$", shape=TRAINING),
+    Endpoint(path=r"/v1/trainings/[^/]+$", method="GET", shape=TRAINING, poll=True),
+    Endpoint(path=r"/v1/trainings/[^/]+/cancel$", shape=TRAINING, poll=True),
 )
 
 REPLICATE = Provider(id="replicate", hosts=("api.replicate.com",), endpoints=ENDPOINTS)

@@ -55,8 +55,18 @@ FRAMEWORKS = (
 )
 """What frameworks send is metered. What they warn of is not our affair, and it is much."""
 
-SUITE = ("-n", "2", "-m", "not slow", "tests")
-"""All but the long ones, which no Python does differently."""
+SUITE = (
+    "-n",
+    "2",
+    "-m",
+    "not slow",
+    "--deselect=tests/test_fixtures.py::test_byte_by_byte",
+    "--deselect=tests/test_fixtures.py::test_any_coding_and_any_cut",
+    "--ignore=tests/test_corpus.py",
+    "--ignore=tests/test_second_opinion.py",
+    "tests",
+)
+"""All but the long ones, and those by the thousand that read bytes, which no Python does differently."""
 
 CURRENT = "openai anthropic groq google-genai"
 

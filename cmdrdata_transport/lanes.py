@@ -11,12 +11,13 @@ Does not know how a segment looks, what a sink does with an event, or of any oth
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import random
 import re
 import threading
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
@@ -423,14 +424,37 @@ def write_dead_letter(home: Path, sink: str, line: bytes, reason: str) -> None:
         event = line.decode("utf-8", "replace")
     when = datetime.now(UTC).isoformat()
     letter = encode({"rejected_at": when, "sink": sink, "reason": reason, "event": event}) + b"\n"
-    path = dead_letters(home, sink)
-    make_private(path.parent)
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
-    try:
+    with letter_box(dead_letters(home, sink)) as fd:
         written = os.write(fd, letter)
         if written != len(letter):
             with contextlib.suppress(OSError):
                 os.write(fd, b"\n")
             raise OSError("a short write")
-    finally:
-        os.close(fd)
+
+
+@contextlib.contextmanager
+def letter_box(path: Path, *, wait: bool = True) -> Generator[int]:
+    """The dead-letter file at `path`, to append to, for us alone, made if need be.
+
+    Raises:
+        OSError: it cannot be opened, or, unless we `wait`, somebody else has it.
+    """
+    make_private(path.parent)
+    while True:
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if not _is_still(fd, path):
+                continue  # it has been taken out to be sent again
+            yield fd
+            return
+        finally:
+            # A child that was forked just now has the file too, and would keep the lock.
+            fcntl.flock(fd, fcntl.LOCK_UN)
+            os.close(fd)
+
+
+def _is_still(fd: int, path: Path) -> bool:
+    with contextlib.suppress(FileNotFoundError):
+        return os.path.samestat(os.fstat(fd), path.stat())
+    return False

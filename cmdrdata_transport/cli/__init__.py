@@ -6,6 +6,8 @@
     tail      events as they land
     doctor    what `cmdrdata_transport.doctor` found
     drain     delivering what dead processes left
+    replay    sending again what sinks have refused, or a ledger's events
+    asking    a question before something is done
     view      lines and tables
     when      moments as people type them
 

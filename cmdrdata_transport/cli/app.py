@@ -22,7 +22,7 @@ from cmdrdata_transport.cli import reading
 from cmdrdata_transport.cli.report import FORMATS
 from cmdrdata_transport.cli.view import console, printable
 from cmdrdata_transport.cli.when import EXAMPLES, moment
-from cmdrdata_transport.errors import TrackingError
+from cmdrdata_transport.errors import TrackingError, TrackingSetupError
 from cmdrdata_transport.ledger import Ledger, check_groups
 from cmdrdata_transport.tracker import Tracker
 
@@ -52,6 +52,7 @@ LedgerUrl = Annotated[
     typer.Option("--ledger", metavar="URL", help="The ledger to read. Else the first sink that is one."),
 ]
 Since = Annotated[str | None, typer.Option(metavar="TIME", help=f"From this moment on: {EXAMPLES}.")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do it without a question.")]
 Until = Annotated[str | None, typer.Option(metavar="TIME", help="Up to this moment, itself left out.")]
 
 
@@ -226,4 +227,55 @@ def drain(
             good = command.give_up(out, home=where, sink=forget)
         else:
             good = command.show(out, err, home=where, timeout=timeout)
+    _end(good=good)
+
+
+@app.command()
+def replay(
+    *,
+    sink: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL", help="Only what this sink has refused; or the new sink for a ledger's events."
+        ),
+    ] = None,
+    from_ledger: Annotated[
+        bool, typer.Option("--from-ledger", help="Send a ledger's events to the sink, which is new say.")
+    ] = False,
+    ledger: LedgerUrl = None,
+    since: Since = None,
+    until: Until = None,
+    timeout: Annotated[
+        float, typer.Option(min=0, help="Seconds in which sinks that fail are tried again.")
+    ] = 60,
+    yes: Yes = False,
+    home: Home = None,
+) -> None:
+    """Send again what sinks have refused, once the cause is put right; or a ledger's events to a new sink."""
+    from cmdrdata_transport.cli import replay as command  # noqa: PLC0415 - one command, one module
+
+    out, err = console(), console(stderr=True)
+    start, end = _moment(since), _moment(until)
+    with _errors_in_one_line():
+        tracker = Tracker(home=home)
+        if from_ledger:
+            if sink is None:
+                raise TrackingSetupError(
+                    "--from-ledger needs --sink: the URL of the sink that is to have the events"
+                )
+            good = command.from_ledger(
+                out,
+                err,
+                home=tracker.home,
+                ledger=ledger or reading.ledger_of(tracker),
+                sink=sink,
+                since=start,
+                until=end,
+                timeout=timeout,
+                yes=yes,
+            )
+        elif ledger or start or end:
+            raise TrackingSetupError("--ledger, --since and --until go with --from-ledger")
+        else:
+            good = command.dead_letters(out, err, home=tracker.home, sink=sink, timeout=timeout, yes=yes)
     _end(good=good)

@@ -1,0 +1,133 @@
+"""Sending again what sinks have refused, or a ledger's events to a new sink: first what, then a question."""
+
+from __future__ import annotations
+
+import os
+from contextlib import closing
+from typing import TYPE_CHECKING
+
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.text import Text
+
+from cmdrdata_transport.cli.asking import agreed
+from cmdrdata_transport.cli.drain import show as deliver
+from cmdrdata_transport.cli.view import number, printable
+from cmdrdata_transport.errors import TrackingSetupError
+from cmdrdata_transport.ledger import Ledger
+from cmdrdata_transport.replaying import Letters, copy, letters, resend
+from cmdrdata_transport.sinks import open_sink
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+    from datetime import datetime
+    from pathlib import Path
+
+    from rich.console import Console
+
+_REASONS_SHOWN = 3
+
+
+def dead_letters(
+    out: Console, err: Console, *, home: Path, sink: str | None, timeout: float, yes: bool
+) -> bool:
+    """Send dead letters again; whether nothing of them waits or was refused once more."""
+    named = None if sink is None else open_sink(sink, home=home, environ=os.environ).identity
+    found = letters(home, named)
+    if not found:
+        out.print("No sink has refused anything." if named is None else f"{named} has refused nothing.")
+        return True
+    for each in found:
+        for line in _told(each):
+            out.print(Text(printable(line)), soft_wrap=True)
+    if not agreed(err, "Send these to their sinks again?", yes=yes):
+        return False
+    before = {each.path for each in found}
+    for each in found:
+        sent = resend(home, each)
+        out.print(Text(printable(f"{each.sink}: {number(sent)} events are in the journal again")))
+    good = deliver(out, err, home=home, timeout=timeout)
+    return good and not any(each.path in before for each in letters(home, named))
+
+
+def _told(each: Letters) -> list[str]:
+    told = [f"{each.sink}: {number(each.number)} events, refused {each.first} to {each.last}"]
+    for reason, count in sorted(each.reasons.items(), key=lambda item: -item[1])[:_REASONS_SHOWN]:
+        told.append(f"  {number(count)}: {reason}")
+    if len(each.reasons) > _REASONS_SHOWN:
+        told.append(f"  and {len(each.reasons) - _REASONS_SHOWN} other reasons")
+    if each.unreadable:
+        told.append(f"  {number(each.unreadable)} are no events, and stay where they are: {each.path}")
+    return told
+
+
+def from_ledger(
+    out: Console,
+    err: Console,
+    *,
+    home: Path,
+    ledger: str,
+    sink: str,
+    since: datetime | None,
+    until: datetime | None,
+    timeout: float,
+    yes: bool,
+) -> bool:
+    """Send a ledger's events of a time to a sink; whether it has taken all of them."""
+    outlet = open_sink(sink, home=home, environ=os.environ)
+    if not ledger.startswith("/") and "://" in ledger:
+        _not_itself(open_sink(ledger, home=home, environ=os.environ).identity, outlet.identity)
+    with Ledger.open(ledger, home=home) as opened:
+        total = sum(row["events"] for row in opened.report(by=(), since=since, until=until))
+        times = "".join(
+            f" {word} {moment:%Y-%m-%d %H:%M:%S}Z"
+            for word, moment in (("since", since), ("until", until))
+            if moment
+        )
+        said = f"{number(total)} events{times} of {ledger} go to {outlet.identity}"
+        if not outlet.keyed:
+            said += ", which has events twice that it has already"
+        out.print(Text(printable(said)), soft_wrap=True)
+        if not total:
+            return True
+        if not agreed(err, "Send them?", yes=yes):
+            return False
+        with (
+            closing(_lines(opened, since, until)) as lines,
+            Progress(
+                TextColumn("{task.description}", markup=False),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TimeElapsedColumn(),
+                console=err,
+                disable=not err.is_terminal,
+            ) as bars,
+        ):
+            task = bars.add_task(printable(outlet.identity), total=total)
+            written, stopped = copy(
+                home,
+                lines,
+                sink,
+                identity=outlet.identity,
+                environ=os.environ,
+                timeout=timeout,
+                progress=lambda more: bars.advance(task, more),
+            )
+    if stopped is None:
+        out.print(f"{number(written)} sent")
+        return True
+    taken = written - stopped.pending
+    told = f"{number(taken)} sent; {number(stopped.pending)} wait in the journal ({stopped.trouble})"
+    out.print(Text(printable(f"{told}, and {number(total - written)} were not begun with"), style="yellow"))
+    return False
+
+
+def _lines(ledger: Ledger, since: datetime | None, until: datetime | None) -> Generator[bytes]:
+    for entry in ledger.events(since=since, until=until):
+        yield entry.event.to_json()
+
+
+def _not_itself(ledger: str, sink: str) -> None:
+    if ledger == sink:
+        raise TrackingSetupError(
+            f"{sink} has its own events already: name another --sink, or another --ledger"
+        )

@@ -1,0 +1,188 @@
+"""Sending again: what a sink has refused, once the cause is put right; and a ledger's events, to a new sink.
+
+Everything goes through the journal: events are written to a segment for the one sink, and delivered as
+any others. So a sink that fails keeps them waiting, and a function is called by its own program. A
+dead-letter file goes when its events are in the journal, and on the disk; whoever is killed before
+that finds it again, and what he had written already is told twice: not to a sink that knows ids.
+
+Does not know how a sink is delivered to.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections import Counter
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from cmdrdata_transport.counters import Counters
+from cmdrdata_transport.delivery import Drained, drain
+from cmdrdata_transport.errors import TrackingError
+from cmdrdata_transport.event import decode, encode
+from cmdrdata_transport.journal import Journal
+from cmdrdata_transport.lanes import letter_box
+
+AT_ONCE = 5000
+"""Events in one segment: some megabytes."""
+
+_HALFWAY = ".replaying.jsonl"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Letters:
+    """The dead letters of one file: how many events its sink refused, when, and why.
+
+    `unreadable` are in it too, and are no events that could be sent.
+    """
+
+    path: Path
+    sink: str
+    number: int
+    unreadable: int
+    first: str
+    last: str
+    reasons: Mapping[str, int]
+
+
+def letters(home: Path, sink: str | None = None) -> list[Letters]:
+    """What sinks have refused, of this sink only if one is named. Changes nothing."""
+    # What somebody was killed over comes first: it is in the way of the others of its sink.
+    paths = sorted((home / "dead").glob("*.jsonl"), key=lambda path: not path.name.endswith(_HALFWAY))
+    found = [_counted(path) for path in paths]
+    return [each for each in found if each.number and sink in (None, each.sink)]
+
+
+def resend(home: Path, found: Letters) -> int:
+    """Write the events of a dead-letter file to the journal again, for the same sink; how many.
+
+    What is unreadable goes back to the dead letters.
+
+    Raises:
+        TrackingError: another process is at it, or the journal takes nothing; nothing is lost.
+    """
+    counters = Counters()
+    journal = Journal(home, sinks=(), counters=counters)
+    sent = 0
+    with _taken_out(found.path) as path:
+        for some in _some(line for _, line in _letters(path) if line is not None):
+            _spill(journal, some, found.sink)
+            sent += len(some)
+        journal.sync()
+        if counters.snapshot():
+            raise TrackingError(f"the disk does not take {journal.directory}; {path} stays")
+        kept = [letter for letter, line in _letters(path) if line is None]
+        if kept:
+            with letter_box(_original(path)) as fd:
+                os.write(fd, b"".join(kept))
+        path.unlink()
+    return sent
+
+
+def copy(
+    home: Path,
+    lines: Iterable[bytes],
+    sink: str,
+    *,
+    identity: str,
+    environ: Mapping[str, str],
+    timeout: float,
+    progress: Callable[[int], None],
+) -> tuple[int, Drained | None]:
+    """Give events to a sink, through the journal; how many, and what was not taken if that stopped it.
+
+    `progress` is told how many more are with the sink. What is in the journal when the sink takes no more
+    waits there, as ever.
+    """
+    journal = Journal(home, sinks=(), counters=Counters())
+    written = 0
+    for some in _some(lines):
+        _spill(journal, some, identity)
+        written += len(some)
+        done = next(
+            (each for each in drain(home, [sink], environ=environ, timeout=timeout) if each.sink == identity),
+            None,
+        )
+        if done is not None and done.pending:
+            return written, done
+        progress(len(some))
+    return written, None
+
+
+def _some(lines: Iterable[bytes]) -> Iterator[list[bytes]]:
+    rest = iter(lines)
+    while some := list(islice(rest, AT_ONCE)):
+        yield some
+
+
+def _spill(journal: Journal, lines: list[bytes], sink: str) -> None:
+    if not journal.spill(lines, sink):
+        raise TrackingError(f"{journal.directory} takes nothing: is the disk full, or somebody else's?")
+
+
+def _letters(path: Path) -> Iterator[tuple[bytes, bytes | None]]:
+    """Each letter, and the line of its event; None where it has none."""
+    with path.open("rb") as file:
+        for letter in file:
+            if letter.strip():
+                said = _read(letter)
+                yield letter, None if said is None else encode(said["event"])
+
+
+def _read(letter: bytes) -> dict[str, Any] | None:
+    try:
+        said = decode(letter)
+    except ValueError:
+        return None
+    return said if isinstance(said, dict) and isinstance(said.get("event"), dict) else None
+
+
+def _counted(path: Path) -> Letters:
+    reasons = Counter[str]()
+    times: list[str] = []
+    sink, unreadable = "", 0
+    with contextlib.suppress(FileNotFoundError), path.open("rb") as file:
+        for letter in file:
+            said = _read(letter)
+            if said is None:
+                unreadable += bool(letter.strip())
+                continue
+            sink = str(said.get("sink", ""))
+            reasons[str(said.get("reason", ""))] += 1
+            at = str(said.get("rejected_at", ""))
+            times = [min([*times[:1], at]), max([*times[1:], at])]
+    return Letters(
+        path=path,
+        sink=sink,
+        number=reasons.total(),
+        unreadable=unreadable,
+        first=times[0] if times else "",
+        last=times[-1] if times else "",
+        reasons=reasons,
+    )
+
+
+@contextmanager
+def _taken_out(path: Path) -> Generator[Path]:
+    """The file under another name, so that what is refused meanwhile goes to a new one; for us alone."""
+    begun = path.name.endswith(_HALFWAY)
+    with contextlib.ExitStack() as held:
+        try:
+            held.enter_context(letter_box(path, wait=not begun))
+        except BlockingIOError:
+            raise TrackingError(f"another process is sending {path} again") from None
+        halfway = path
+        if not begun:
+            halfway = path.with_name(path.name.removesuffix(".jsonl") + _HALFWAY)
+            if halfway.exists():
+                raise TrackingError(f"{halfway} is from a replay that did not end: replay that first")
+            path.rename(halfway)
+        yield halfway
+
+
+def _original(path: Path) -> Path:
+    return path.with_name(path.name.removesuffix(_HALFWAY) + ".jsonl")

@@ -28,7 +28,16 @@ def derived_event_id(scope: str, resource: str, part: int = 0) -> str:
 
     `scope` is the host within which the name is unique.
     """
-    return str(uuid5(uuid5(NAMESPACE_DNS, scope), f"{resource}#{part}"))
+    return id_of(scope, f"{resource}#{part}")
+
+
+def id_of(scope: str, name: str) -> str:
+    """The UUID of a name within a scope. Both may be any text that JSON can say, lone surrogates too."""
+    return str(uuid5(uuid5(NAMESPACE_DNS, _encodable(scope)), _encodable(name)))
+
+
+def _encodable(text: str) -> str:
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def is_derived(event_id: str) -> bool:

@@ -13,15 +13,18 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from time import time
 from typing import Any
-from uuid import NAMESPACE_DNS, uuid5
 
 from cmdrdata_transport.event import decode, encode
+from cmdrdata_transport.identity import id_of
 
 KEPT_SECONDS = 60 * 24 * 3600
 """How long a job is remembered: providers keep results for 30 days at most."""
 
-TIDIED_AT_MOST = 1000
-"""How many files one look for old ones takes in."""
+TIDIED_FIRST, TIDIED_EACH = 1000, 8
+"""How many files are looked at when a process keeps its first, and with each one after that."""
+
+HELD_AT_MOST = 10_000
+"""Of how many jobs a process knows who started them where no file can: the oldest are forgotten."""
 
 
 class Jobs:
@@ -31,21 +34,20 @@ class Jobs:
         self._directory = None if home is None else home / "jobs"
         self._count = count
         self._held: dict[str, Mapping[str, Any]] = {}
-        self._tidied = False
+        # Of two threads one pops it, and the other one goes on.
+        self._tidying = [self._tidied()]
 
     def remember(self, scope: str, name: str, begun: Mapping[str, Any]) -> None:
         """Keep who started it and what was asked for, unless that is known already."""
-        self._keep(_key(scope, name), {"scope": scope, "name": name, **begun})
+        self._keep(id_of(scope, name), {"scope": scope, "name": name, **begun})
 
-    def finish(
-        self, scope: str, name: str, customer: str | None, counts: Mapping[str, Any] | None
-    ) -> None:
+    def finish(self, scope: str, name: str, customer: str | None, counts: Mapping[str, Any] | None) -> None:
         """It has been told, for this customer, to have used this."""
-        self._keep(f"{_key(scope, name)}.told", {"told": customer, "counts": counts})
+        self._keep(f"{id_of(scope, name)}.told", {"told": customer, "counts": counts})
 
     def recall(self, scope: str, name: str) -> Mapping[str, Any]:
         """What was kept of it, with `told` if it has been; empty where nothing was."""
-        key = _key(scope, name)
+        key = id_of(scope, name)
         return {**self._read(key), **self._read(f"{key}.told")}
 
     def waiting(self) -> Iterator[Mapping[str, Any]]:
@@ -60,7 +62,7 @@ class Jobs:
 
     def _keep(self, key: str, said: Mapping[str, Any]) -> None:
         if self._directory is None:
-            self._held.setdefault(key, said)
+            self._hold(key, said)
             return
         try:
             fd = self._made(self._directory / f"{key}.json")
@@ -72,8 +74,14 @@ class Jobs:
         except FileExistsError:
             pass
         except OSError as error:
-            self._held.setdefault(key, said)
+            self._hold(key, said)
             self._count("job_not_kept", error.strerror or type(error).__name__)
+
+    def _hold(self, key: str, said: Mapping[str, Any]) -> None:
+        self._held.setdefault(key, said)
+        if len(self._held) > HELD_AT_MOST:
+            with contextlib.suppress(KeyError, RuntimeError):  # another thread does the same
+                del self._held[next(iter(self._held))]
 
     def _made(self, path: Path) -> int:
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
@@ -94,17 +102,29 @@ class Jobs:
         return said if isinstance(said, dict) else {}
 
     def _tidy(self) -> None:
-        """Once in a process: forget what no provider keeps any more."""
-        if self._tidied or self._directory is None:
-            return
-        self._tidied = True
-        old = time() - KEPT_SECONDS
-        with os.scandir(self._directory) as found:
-            for entry, _ in zip(found, range(TIDIED_AT_MOST), strict=False):
-                with contextlib.suppress(OSError):
-                    if entry.stat().st_mtime < old:
-                        Path(entry.path).unlink()
+        """Forget what no provider keeps any more, a few files at a time."""
+        with contextlib.suppress(IndexError):
+            tidying = self._tidying.pop()
+            try:
+                next(tidying)
+            except (StopIteration, OSError):
+                tidying = self._tidied()
+            self._tidying.append(tidying)
 
-
-def _key(scope: str, name: str) -> str:
-    return str(uuid5(uuid5(NAMESPACE_DNS, scope), name))
+    def _tidied(self) -> Iterator[None]:
+        """Goes through all files, again and again, and rests after some."""
+        assert self._directory is not None  # noqa: S101 - nothing is kept there otherwise
+        left = TIDIED_FIRST
+        while True:
+            old = time() - KEPT_SECONDS
+            with os.scandir(self._directory) as found:
+                for entry in found:
+                    with contextlib.suppress(OSError):
+                        if entry.stat().st_mtime < old:
+                            Path(entry.path).unlink()
+                    left -= 1
+                    if left <= 0:
+                        yield
+                        left = TIDIED_EACH
+            yield
+            left = TIDIED_EACH

@@ -17,7 +17,7 @@ from stories import Ask, Host, hosted, make, told
 
 from cmdrdata_transport import Tracker, TrackingSetupError, UsageEvent
 from cmdrdata_transport.identity import derived_event_id, new_event_id
-from cmdrdata_transport.jobs import Jobs
+from cmdrdata_transport.jobs import HELD_AT_MOST, TIDIED_FIRST, Jobs
 from cmdrdata_transport.providers.openai import OPENAI as OPENAI_TABLE
 from cmdrdata_transport.seen import Seen
 
@@ -122,6 +122,15 @@ def test_a_stream_that_is_cut_is_told_whole_by_whoever_asks_later(way: Way, host
     )
     make(way, host.process(), [start, replay, DONE])
     assert told(host.ledger()) == [("acme", "partial", None), ("acme", "complete", 18)]
+
+
+@pytest.mark.parametrize("name", ["\ud800", "\x00", "../../jobs", "r" * 5000, "☃\n"], ids=ascii)
+def test_a_name_may_be_any_text(name: str, host: Host) -> None:
+    """What JSON can say, a lone surrogate too, is the name of a job as any other."""
+    start, done = (replace(each, answer={**each.answer, "id": name}) for each in (START, DONE))
+    make(WAYS[0], host.process(), [start, done, done])
+    assert told(host.ledger()) == [("acme", "none", None), ("acme", "complete", 18)]
+    assert {path.parent for path in host.home.rglob("*.json")} <= {host.home / "jobs", host.home / "stats"}
 
 
 def test_an_answer_that_was_told_whole_is_not_told_again(host: Host) -> None:
@@ -395,6 +404,27 @@ class TestWhatIsRemembered:
         Jobs(tmp_path, lambda *_: None).remember("api.example", "new", {})
         assert len(list((tmp_path / "jobs").iterdir())) == 1
         assert {path.stat().st_mode & 0o777 for path in (tmp_path / "jobs").iterdir()} == {0o600}
+
+    def test_what_is_old_is_found_among_what_is_new(self, tmp_path: Path) -> None:
+        """A process that runs for months forgets as it keeps, however many files there are."""
+        jobs = Jobs(tmp_path, lambda *_: None)
+        for number in range(TIDIED_FIRST + 50):
+            jobs.remember("api.example", f"old {number}", {})
+        for file in (tmp_path / "jobs").iterdir():
+            os.utime(file, (0, 0))
+        for number in range(TIDIED_FIRST // 2):
+            jobs.remember("api.example", f"new {number}", {})
+        assert len(list((tmp_path / "jobs").iterdir())) == TIDIED_FIRST // 2
+
+    @pytest.mark.parametrize("home", [None, Path("/dev/null/nowhere")], ids=["no home", "no room"])
+    def test_what_is_held_in_memory_has_a_bound(self, home: Path | None) -> None:
+        """Where no file can be kept the newest jobs are known."""
+        jobs = Jobs(home, lambda *_: None)
+        for number in range(HELD_AT_MOST + 10):
+            jobs.remember("api.example", str(number), {"customer_id": "acme"})
+        assert jobs.recall("api.example", "9") == {}
+        assert jobs.recall("api.example", "10")["customer_id"] == "acme"
+        assert jobs.recall("api.example", str(HELD_AT_MOST + 9))["customer_id"] == "acme"
 
 
 class TestWhatWasSent:

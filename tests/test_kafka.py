@@ -222,7 +222,7 @@ def test_a_key_is_where_other_producers_put_it(tmp_path: Path) -> None:
         b"{}",
         b'{"event_id":5,"timestamp":"t"}',
         line_of(1, customer_id=7),
-        line_of(1, timestamp=""),
+        line_of(1, timestamp=5),
     ],
     ids=repr,
 )

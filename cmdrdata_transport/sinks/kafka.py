@@ -23,10 +23,9 @@ import ctypes
 import logging
 import re
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from enum import Enum
 from importlib.util import find_spec
 from itertools import takewhile
 from pathlib import Path
@@ -55,8 +54,13 @@ OPTIONS = ("tls", "ca", "cert", "key", "sasl", "insecure", "timeout")
 LOOK_SECONDS = 0.1
 """How often a wait looks whether something has happened that ends it."""
 
+UNDER_WAY, TAKEN = "under way", "taken"
+"""What is told of a message that has not failed; of one that has, librdkafka's name of the error."""
+
 REMEMBERED = 20_000
 """Messages that may be under way, or known to be taken; a batch is asked for again soon, or never."""
+
+_TEXT_OR_NONE = (str, type(None))
 
 _TOPIC_NAME = re.compile(r"(?!\.{1,2}$)[A-Za-z0-9._-]{1,249}")
 
@@ -193,13 +197,6 @@ def _settings(timeout: float) -> dict[str, Any]:
     }
 
 
-class _Way(Enum):
-    """How far a message is, if it has not failed."""
-
-    UNDER_WAY = "under way"
-    TAKEN = "taken"
-
-
 class KafkaOutlet:
     """Produces events to one topic."""
 
@@ -210,8 +207,8 @@ class KafkaOutlet:
         self.identity = target.identity
         self._target = target
         self._producer: Producer | None = None
-        self._reports: dict[bytes, str | _Way] = {}
-        """What became of each event that is not done with: an error is told by librdkafka's name for it."""
+        self._reports: dict[bytes, str] = {}
+        """What became of each event that is not done with."""
         self._heard: deque[KafkaError] = deque(maxlen=100)
 
     def send(self, lines: Sequence[bytes], timeout: float | None = None) -> None:
@@ -225,15 +222,11 @@ class KafkaOutlet:
         deadline = monotonic() + patience
         if len(self._reports) > REMEMBERED:
             self.close()
-        if _Way.UNDER_WAY not in self._reports.values():
+        if UNDER_WAY not in self._reports.values():
             self._heard.clear()
-        known = {line for line in lines if isinstance(self._reports.get(line), _Way)}
-        new = [(line, *message_of(line)) for line in dict.fromkeys(lines) if line not in known]
         producer = self._producer = self._producer or self._connect()
-        for line, key, value in new:
-            self._reports[line] = self._produce(producer, line, key, value)
-        while _Way.UNDER_WAY in map(self._reports.get, lines):
-            self._listen(producer, min(LOOK_SECONDS, max(0.0, deadline - monotonic())))
+        self._produce(producer, [line for line in lines if self._reports.get(line) not in (UNDER_WAY, TAKEN)])
+        while self._listen(producer, min(LOOK_SECONDS, max(0.0, deadline - monotonic()))):
             if self._is_over() or monotonic() >= deadline:
                 break
         self._conclude(lines)
@@ -268,27 +261,31 @@ class KafkaOutlet:
         except KafkaException as error:  # a certificate that is none, say
             raise Unavailable(error.args[0].str()) from None
 
-    def _produce(self, producer: Producer, line: bytes, key: bytes | None, value: bytes) -> str | _Way:
+    def _produce(self, producer: Producer, lines: Iterable[bytes]) -> None:
         from confluent_kafka import KafkaException  # noqa: PLC0415 - see `_connect`
 
-        reports = self._reports
+        reports, topic, taken = self._reports, self._target.topic, TAKEN
+        for line in lines:
+            key, value = message_of(line)
 
-        def report(error: KafkaError | None, _message: object) -> None:
-            reports[line] = _Way.TAKEN if error is None else error.name()
+            def report(error: KafkaError | None, _message: object, line: bytes = line) -> None:
+                reports[line] = taken if error is None else error.name()
 
-        try:
-            producer.produce(self._target.topic, value, key, on_delivery=report, headers=_HEADERS)
-        except KafkaException as error:
-            return str(error.args[0].name())
-        return _Way.UNDER_WAY
+            try:
+                producer.produce(topic, value, key, on_delivery=report, headers=_HEADERS)
+                reports[line] = UNDER_WAY
+            except KafkaException as error:
+                reports[line] = error.args[0].name()
 
-    def _listen(self, producer: Producer, seconds: float) -> None:
+    def _listen(self, producer: Producer, seconds: float) -> bool:
+        """Take the reports that come in so many seconds; whether more are to come."""
         from confluent_kafka import KafkaException  # noqa: PLC0415 - see `_connect`
 
         try:
-            producer.flush(seconds)
+            return producer.flush(seconds) > 0
         except KafkaException as error:
             self._heard.append(error.args[0])
+            return True
 
     def _is_over(self) -> bool:
         # With a wrong password librdkafka would go on trying; after what it calls fatal it is of no use.
@@ -296,24 +293,26 @@ class KafkaOutlet:
 
     def _conclude(self, lines: Sequence[bytes]) -> None:
         told = [self._reports[line] for line in lines]
-        taken = len(list(takewhile(lambda each: each is _Way.TAKEN, told)))
-        waiting = _Way.UNDER_WAY in told
-        errors = [each for each in told if not isinstance(each, _Way)]
-        for line, each in zip(lines, told, strict=True):
-            if not isinstance(each, _Way):
-                self._reports.pop(line, None)
-        troubles = [name for name in errors if name not in _REFUSED]
-        if errors and not (waiting or troubles):
-            # What was taken stays known: each is asked about by itself now.
-            raise Rejected(errors[0])
-        for line in lines[:taken]:
-            self._reports.pop(line, None)
-        if not (waiting or troubles):
+        if told.count(TAKEN) == len(told):
+            self._forget_about(lines)
             return
+        taken = len(list(takewhile(lambda each: each is TAKEN, told)))
+        waiting = UNDER_WAY in told
+        errors = [each for each in told if each not in (UNDER_WAY, TAKEN)]
+        troubles = [name for name in errors if name not in _REFUSED]
+        self._forget_about(line for line, each in zip(lines, told, strict=True) if each in errors)
+        if not (waiting or troubles):
+            # What was taken stays known, also of those before: each is asked about by itself now.
+            raise Rejected(errors[0])
+        self._forget_about(lines[:taken])
         if self._is_over() or not waiting:
             # The next attempt begins anew, with what the brokers know by then of topic and user.
             self._let_go()
         raise self._trouble(troubles, taken)
+
+    def _forget_about(self, lines: Iterable[bytes]) -> None:
+        for line in lines:
+            self._reports.pop(line, None)
 
     def _trouble(self, troubles: Sequence[str], taken: int) -> Unavailable:
         # That a message's time was up says less than what was heard of the brokers meanwhile.
@@ -332,8 +331,7 @@ class KafkaOutlet:
         if producer is not None:
             producer.purge()
             producer.close()
-        for line in [line for line, each in self._reports.items() if each is not _Way.TAKEN]:
-            self._reports.pop(line, None)
+        self._forget_about([line for line, each in self._reports.items() if each is not TAKEN])
 
 
 _SILENCE = logging.Logger("librdkafka", logging.CRITICAL + 1)  # noqa: LOG001 - nobody shall find it
@@ -349,23 +347,23 @@ def message_of(line: bytes) -> tuple[bytes | None, bytes]:
     """A message's key and value: the customer, and the event in its envelope. Raises `Rejected`."""
     try:
         event: dict[str, Any] = decode(line)
-        envelope = {
-            "specversion": "1.0",
-            "id": event["event_id"],
-            "source": SOURCE,
-            "type": TYPE,
-            "time": event["timestamp"],
-            "datacontenttype": "application/json",
-        }
-        customer = event.get("customer_id")
+        event_id, timestamp, customer = event["event_id"], event["timestamp"], event.get("customer_id")
     except (AttributeError, KeyError, TypeError, ValueError):
         raise Rejected("it is not an event") from None
-    if customer is not None:
-        envelope["subject"] = customer
-    if not all(isinstance(each, str) and each for each in envelope.values()):
+    if not (isinstance(event_id, str) and isinstance(timestamp, str) and isinstance(customer, _TEXT_OR_NONE)):
         raise Rejected("its event_id, timestamp or customer_id is no text")
-    # The end of the envelope is taken off, for the event to come into it as it is.
-    return customer.encode() if customer else None, encode(envelope)[:-1] + b',"data":' + line + b"}"
+    own = {"id": event_id, "time": timestamp}
+    if customer:
+        own["subject"] = customer
+    key = customer.encode("utf-8", "replace") if customer else None
+    # Put together as text, for the event to come into it as it is.
+    return key, b"".join((_ENVELOPE, encode(own)[1:-1], b',"data":', line, b"}"))
+
+
+_ENVELOPE = (
+    encode({"specversion": "1.0", "source": SOURCE, "type": TYPE, "datacontenttype": "application/json"})[:-1]
+    + b","
+)
 
 
 def _hosts(hosts: str, where: str) -> list[str]:

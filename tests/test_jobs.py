@@ -356,6 +356,14 @@ def test_a_file_of_another_purpose_is_none_of_ours(host: Host, body: bytes) -> N
     assert set(tracker.stats()) <= {"delivered"}
 
 
+@pytest.mark.parametrize("place", ["containers/cntr_1", "vector_stores/vs_1"])
+def test_a_file_that_a_model_or_a_user_wrote_bills_nobody(place: str, host: Host) -> None:
+    """It may say that it is the results of a batch."""
+    claim = replace(download(LINES), url=f"{OPENAI}/{place}/files/file-1/content")
+    make(WAYS[0], host.process(customer_id="acme"), [claim])
+    assert host.ledger() == []
+
+
 def test_a_job_that_nobody_asked_about_again_is_listed(host: Host) -> None:
     """What was started and never told of can be found, until it is."""
     make(WAYS[0], host.process(), [START, *BATCH_STORY[:3]])

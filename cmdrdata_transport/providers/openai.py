@@ -173,6 +173,8 @@ ENDPOINTS = (
     Endpoint(path=r"/embeddings$", shape=EMBEDDINGS),
     Endpoint(path=r"/batches$", shape=BATCHES),
     Endpoint(path=r"/batches/[^/]+$", method="GET", shape=BATCHES, poll=True),
+    # What a model wrote into its container, or a user put into a store, may look like anything.
+    Endpoint(path=r"/(containers|vector_stores)/[^/]+/files/[^/]+/content$", method="GET", shape=None),
     Endpoint(path=r"/files/(?P<job>[^/]+)/content$", method="GET", shape=BATCH_RESULTS, poll=True),
     Endpoint(path=r"(?<!/chat)/completions$", shape=COMPLETIONS),
 )

@@ -1,0 +1,515 @@
+"""The sink for OpenTelemetry: what a receiver of OTLP/HTTP is sent, and what its answers do."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import threading
+from collections import deque
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+from journals import line_of, run, set_up
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import (
+    ExportLogsPartialSuccess,
+    ExportLogsServiceRequest,
+    ExportLogsServiceResponse,
+)
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
+    ExportMetricsPartialSuccess,
+    ExportMetricsServiceRequest,
+    ExportMetricsServiceResponse,
+)
+
+from cmdrdata_transport import lanes as lanes_module
+from cmdrdata_transport.errors import Rejected, TrackingSetupError, Unavailable
+from cmdrdata_transport.event import decode
+from cmdrdata_transport.sinks import Outlet, Unauthorized, open_sink
+
+HEADERS = {"OTEL_EXPORTER_OTLP_HEADERS": "api-key=secret%20one, x-tenant=zoo"}
+
+
+class Collector(ThreadingHTTPServer):
+    """A receiver on this machine: reads what it is sent as OTLP, and answers what it is told to."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Answering)
+        self.url = f"otlp+http://127.0.0.1:{self.server_port}"
+        self.answers: dict[str, deque[tuple[int, dict[str, str], bytes]]] = {
+            "logs": deque(),
+            "metrics": deque(),
+        }
+        self.refused: set[str] = set()
+        self.headers: list[dict[str, str]] = []
+        self.logs: list[ExportLogsServiceRequest] = []
+        self.metrics: list[ExportMetricsServiceRequest] = []
+        self.hang = threading.Event()
+        self.hang.set()
+
+    def records(self) -> list[Any]:
+        """The log records of all requests."""
+        return [
+            record
+            for request in self.logs
+            for resource in request.resource_logs
+            for scope in resource.scope_logs
+            for record in scope.log_records
+        ]
+
+    def ids(self) -> list[str]:
+        """Their ids, sorted."""
+        return sorted(attributes(record)["cmdrdata.event_id"] for record in self.records())
+
+    def points(self, name: str) -> list[tuple[dict[str, Any], Any]]:
+        """The points of one metric in all requests, with their attributes."""
+        return [
+            (attributes(point), point)
+            for request in self.metrics
+            for resource in request.resource_metrics
+            for scope in resource.scope_metrics
+            for metric in scope.metrics
+            if metric.name == name
+            for point in metric.histogram.data_points
+        ]
+
+
+class _Answering(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: Collector
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        signal = self.path.rpartition("/")[2]
+        self.server.hang.wait()
+        self.server.headers.append({"path": self.path, **{k.lower(): v for k, v in self.headers.items()}})
+        status, headers, answer = (
+            self.server.answers[signal].popleft() if self.server.answers[signal] else (200, {}, b"")
+        )
+        if any(each.encode() in body for each in self.server.refused):
+            status = 400
+        if status == 200 and signal == "logs":
+            self.server.logs.append(ExportLogsServiceRequest.FromString(body))
+        elif status == 200:
+            self.server.metrics.append(ExportMetricsServiceRequest.FromString(body))
+        self.send_response(status)
+        for name, value in {"Content-Length": str(len(answer)), **headers}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(answer)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def collector() -> Iterator[Collector]:
+    """A receiver that is up."""
+    with Collector() as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield server
+        server.hang.set()
+        server.shutdown()
+        thread.join()
+
+
+def attributes(thing: Any) -> dict[str, Any]:
+    """Attributes as a dict."""
+    return {each.key: getattr(each.value, each.value.WhichOneof("value")) for each in thing.attributes}
+
+
+def opened(spec: str, home: Path, **environ: str) -> Outlet:
+    """An outlet with an environment of its own."""
+    return open_sink(spec, home=home, environ=environ)
+
+
+# --- opening ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("spec", "identity"),
+    [
+        ("otlp+https://collector:4318", "otlp+https://collector:4318"),
+        ("otlp+https://zoo:secret@collector/otlp/", "otlp+https://collector/otlp"),
+        ("otlp+http://localhost:4318?timeout=5", "otlp+http://localhost:4318"),
+        ("otlp+http://collector:4318?insecure=1", "otlp+http://collector:4318?insecure=1"),
+        ("otlp+https://c?signals=logs&customer=0", "otlp+https://c?signals=logs&customer=0"),
+    ],
+)
+def test_a_receiver_has_an_identity_without_secrets(tmp_path: Path, spec: str, identity: str) -> None:
+    """It opens the receiver again, and shows neither password nor headers."""
+    outlet: Any = opened(spec, tmp_path, **HEADERS)
+    assert outlet.identity == identity
+    assert opened(identity, tmp_path).identity == identity
+    assert "secret" not in repr(outlet) + repr(outlet._target)
+    assert not outlet.keyed
+
+
+@pytest.mark.parametrize(
+    ("spec", "environ", "says"),
+    [
+        ("otlp+https:///v1", {}, r"otlp\+https://collector:4318"),
+        ("otlp+http://collector:4318", {}, "insecure=1"),
+        ("otlp+https://collector?compression=gzip", {}, r"no \?compression="),
+        ("otlp+https://collector?signals=traces", {}, "signals=logs"),
+        ("otlp+https://collector?timeout=soon", {}, "timeout=5"),
+        ("otlp+https://zoo:1/secret@collector", {}, "%2F for /"),
+        ("otlp+https://zoo:sec/secret@collector", {}, "a host or a port"),
+        ("otlp+https://collector", {"OTEL_EXPORTER_OTLP_HEADERS": "secret"}, "name=value"),
+        ("otlp+https://collector", {"OTEL_EXPORTER_OTLP_LOGS_HEADERS": "a=secret%0A"}, "name=value"),
+        ("otlp://collector", {}, "otlp"),
+    ],
+)
+def test_a_receiver_that_cannot_be_says_what_to_write(
+    tmp_path: Path, spec: str, environ: dict[str, str], says: str
+) -> None:
+    """The error is raised where the sink is configured, and shows no secret."""
+    with pytest.raises(TrackingSetupError, match=says) as raised:
+        opened(spec, tmp_path, **environ)
+    assert "secret" not in str(raised.value)
+
+
+def test_messages_that_are_not_there_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the sink is configured, with what to type."""
+    monkeypatch.setitem(sys.modules, "opentelemetry.proto", None)
+    with pytest.raises(TrackingSetupError, match=r"pip install 'cmdrdata-transport\[otel\]'"):
+        opened("otlp+https://collector", tmp_path)
+
+
+# --- what a receiver is sent ------------------------------------------------------------------------
+
+
+def test_an_event_is_a_log_record(tmp_path: Path, collector: Collector) -> None:
+    """Its body is the event to the byte; its attributes are what one looks for, its time the call's."""
+    line = line_of(
+        1, service="zoo", request_model="gpt-5-mini", host="api.openai.com", response_id="resp_1", part=0
+    )
+    outlet = opened(collector.url, tmp_path)
+    outlet.send([line])
+    (request,) = collector.logs
+    assert attributes(request.resource_logs[0].resource)["service.name"] == "zoo"
+    (record,) = collector.records()
+    assert record.body.string_value.encode() == line
+    assert record.event_name == "cmdrdata.usage"
+    assert record.time_unix_nano == 1_795_262_400_250_000_000
+    assert attributes(record) == {
+        "cmdrdata.event_id": "event-1",
+        "cmdrdata.customer_id": "acme",
+        "gen_ai.operation.name": "chat",
+        "gen_ai.provider.name": "openai",
+        "gen_ai.request.model": "gpt-5-mini",
+        "gen_ai.response.model": "gpt-5",
+        "gen_ai.response.id": "resp_1",
+        "gen_ai.usage.input_tokens": 10,
+        "gen_ai.usage.output_tokens": 2,
+        "server.address": "api.openai.com",
+    }
+    outlet.close()
+
+
+def test_a_batch_is_histograms_of_what_it_brought(tmp_path: Path, collector: Collector) -> None:
+    """Delta temporality: tokens by kind, seconds, and the wait of streams, one point for each series."""
+    outlet = opened(collector.url, tmp_path)
+    took = {"request_duration_ms": 1500.0, "time_to_first_byte_ms": 30.0}
+    outlet.send(
+        [
+            line_of(1, streaming=True, **took),
+            line_of(2, input_tokens=1000, **took),
+            line_of(
+                3, customer_id="zoo", input_tokens=None, output_tokens=None, outcome="error", status_code=500
+            ),
+        ]
+    )
+    tokens = {
+        (each["cmdrdata.customer_id"], each["gen_ai.token.type"]): at
+        for each, at in collector.points("gen_ai.client.token.usage")
+    }
+    assert {each: (point.count, point.sum, point.min, point.max) for each, point in tokens.items()} == {
+        ("acme", "input"): (2, 1010, 10, 1000),
+        ("acme", "output"): (2, 4, 2, 2),
+    }
+    point = tokens["acme", "input"]
+    assert sum(point.bucket_counts) == 2
+    assert point.bucket_counts[2] == 1  # 4 < 10 <= 16
+    assert point.bucket_counts[5] == 1  # 256 < 1000 <= 1024
+    assert list(point.explicit_bounds) == [4**power for power in range(14)]
+    ((labels, duration),) = collector.points("gen_ai.client.operation.duration")
+    assert (duration.count, duration.sum) == (2, 3.0)
+    assert labels["gen_ai.provider.name"] == "openai"
+    ((_, first),) = collector.points("gen_ai.client.operation.time_to_first_chunk")
+    assert (first.count, first.sum) == (1, 0.03)
+    (metrics,) = [request.resource_metrics[0].scope_metrics[0].metrics for request in collector.metrics]
+    assert {each.histogram.aggregation_temporality for each in metrics} == {1}
+    outlet.send([line_of(4)])
+    later = collector.points("gen_ai.client.token.usage")[-1][1]
+    assert later.start_time_unix_nano == point.time_unix_nano
+    outlet.close()
+
+
+def test_an_error_has_its_kind(tmp_path: Path, collector: Collector) -> None:
+    """`error.type` is on the duration and on the record: the provider's, or the status."""
+    outlet = opened(collector.url, tmp_path)
+    failed = {"outcome": "error", "request_duration_ms": 5.0, "input_tokens": None, "output_tokens": None}
+    outlet.send(
+        [
+            line_of(1, status_code=500, **failed),
+            line_of(2, error_type="rate_limit_error", status_code=429, **failed),
+        ]
+    )
+    durations = collector.points("gen_ai.client.operation.duration")
+    assert {labels["error.type"] for labels, _ in durations} == {"500", "rate_limit_error"}
+    assert {attributes(record)["error.type"] for record in collector.records()} == {"500", "rate_limit_error"}
+    outlet.close()
+
+
+@pytest.mark.parametrize(
+    ("fields", "provider", "operation"),
+    [
+        ({"provider": "aws"}, "aws.bedrock", "chat"),
+        ({"provider": "x-ai"}, "x_ai", "chat"),
+        ({"provider": "mistral", "operation": "embeddings"}, "mistral_ai", "embeddings"),
+        ({"provider": "openai", "operation": "completion"}, "openai", "text_completion"),
+        (
+            {
+                "provider": "google",
+                "host": "us-central1-aiplatform.googleapis.com",
+                "api": "google.generate_content",
+            },
+            "gcp.vertex_ai",
+            "generate_content",
+        ),
+        ({"provider": "google", "host": "generativelanguage.googleapis.com"}, "gcp.gemini", "chat"),
+        ({"provider": "openai-compatible", "operation": "rerank"}, "openai-compatible", "rerank"),
+    ],
+)
+def test_names_are_those_of_the_conventions(
+    tmp_path: Path, collector: Collector, fields: dict[str, Any], provider: str, operation: str
+) -> None:
+    """Where they have one; else ours."""
+    outlet = opened(collector.url, tmp_path)
+    outlet.send([line_of(1, **fields)])
+    (record,) = collector.records()
+    assert attributes(record)["gen_ai.provider.name"] == provider
+    assert attributes(record)["gen_ai.operation.name"] == operation
+    outlet.close()
+
+
+def test_the_customer_may_be_left_out_of_metrics(tmp_path: Path, collector: Collector) -> None:
+    """One series then, however many customers; the logs name them."""
+    outlet = opened(f"{collector.url}?customer=0", tmp_path)
+    outlet.send([line_of(number, customer_id=f"customer-{number}") for number in range(20)])
+    points = collector.points("gen_ai.client.token.usage")
+    assert [(labels["gen_ai.token.type"], point.count) for labels, point in points] == [
+        ("input", 20),
+        ("output", 20),
+    ]
+    assert len({attributes(record)["cmdrdata.customer_id"] for record in collector.records()}) == 20
+    outlet.close()
+
+
+def test_one_signal_may_be_all(tmp_path: Path, collector: Collector) -> None:
+    """For a receiver that takes logs only."""
+    outlet = opened(f"{collector.url}/otlp?signals=logs", tmp_path)
+    outlet.send([line_of(1)])
+    assert [each["path"] for each in collector.headers] == ["/otlp/v1/logs"]
+    outlet.close()
+
+
+def test_headers_are_those_of_the_environment(tmp_path: Path, collector: Collector) -> None:
+    """As every exporter takes them: of all signals, and of one; a password in the URL is one as well."""
+    outlet = opened(
+        collector.url.replace("//", "//zoo:se%2Fcret@"),
+        tmp_path,
+        **HEADERS,
+        OTEL_EXPORTER_OTLP_METRICS_HEADERS="x-tenant=metrics",
+    )
+    outlet.send([line_of(1)])
+    logs, metrics = collector.headers
+    assert (logs["api-key"], logs["x-tenant"]) == ("secret one", "zoo")
+    assert metrics["x-tenant"] == "metrics"
+    assert logs["authorization"] == "Basic em9vOnNlL2NyZXQ="
+    assert logs["content-type"] == "application/x-protobuf"
+    outlet.close()
+
+
+def test_headers_never_travel_in_the_open(tmp_path: Path) -> None:
+    """Over plain HTTP to another machine there are none, even if there are some."""
+    outlet: Any = opened("otlp+http://zoo:secret@collector?insecure=1", tmp_path, **HEADERS)
+    assert outlet._target.headers == {"logs": {}, "metrics": {}}
+
+
+# --- what its answers do ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("signal", ["logs", "metrics"])
+@pytest.mark.parametrize(
+    ("status", "error"),
+    [
+        (400, Rejected),
+        (413, Rejected),
+        (404, Unavailable),
+        (429, Unavailable),
+        (503, Unavailable),
+        (401, Unauthorized),
+    ],
+)
+def test_a_failure_is_told_by_its_status(
+    tmp_path: Path, collector: Collector, signal: str, status: int, error: type[Exception]
+) -> None:
+    """What speaks of the events is final; what speaks of time, key or address is not."""
+    collector.answers[signal].append((status, {"Retry-After": "7"}, b"secret"))
+    outlet = opened(collector.url, tmp_path)
+    with pytest.raises(error, match=str(status)) as raised:
+        outlet.send([line_of(1)])
+    if status in (429, 503):
+        assert isinstance(raised.value, Unavailable)
+        assert raised.value.retry_after == 7
+    assert "secret" not in str(raised.value)
+    outlet.send([line_of(1)])
+    assert collector.ids() == ["event-1"]
+    assert len(collector.metrics) == 1
+    outlet.close()
+
+
+def test_one_refused_event_stops_no_other(tmp_path: Path, collector: Collector) -> None:
+    """It goes to the dead letters; the others are there, each once."""
+    collector.refused.add("event-2")
+    setup = set_up(tmp_path, collector.url, mode="flush")
+    setup.append(5)
+    assert setup.delivery.flush(60)
+    assert collector.ids() == ["event-0", "event-1", "event-3", "event-4"]
+    assert setup.counters.snapshot() == {"delivered": 4, "rejected": 1}
+    assert sum(point.count for _, point in collector.points("gen_ai.client.token.usage")) == 8
+    setup.delivery.close(1)
+
+
+def test_logs_that_are_refused_in_part_are_asked_about_one_by_one(
+    tmp_path: Path, collector: Collector
+) -> None:
+    """A receiver says how many it left out, not which: nothing is lost, and what comes twice has one id."""
+    partly = ExportLogsServiceResponse(
+        partial_success=ExportLogsPartialSuccess(rejected_log_records=1, error_message="secret")
+    )
+    alone = ExportLogsServiceResponse()
+    collector.answers["logs"].extend(
+        (200, {}, each.SerializeToString()) for each in (partly, alone, partly, alone)
+    )
+    setup = set_up(tmp_path, collector.url, mode="flush")
+    setup.append(3)
+    assert setup.delivery.flush(60)
+    assert setup.counters.snapshot() == {"delivered": 2, "rejected": 1}
+    assert collector.ids() == sorted(["event-0", "event-1", "event-2"] * 2)
+    (letters,) = (tmp_path / "dead").iterdir()
+    letter = decode(letters.read_bytes())
+    assert letter["event"]["event_id"] == "event-1"
+    assert letter["reason"] == "logs: 1 of 1 were refused"
+    setup.delivery.close(1)
+
+
+def test_metrics_that_are_refused_in_part_are_not_sent_again(
+    tmp_path: Path, collector: Collector, caplog: pytest.LogCaptureFixture
+) -> None:
+    """They would be counted twice, and the logs have the events: one line a minute says so."""
+    partly = ExportMetricsServiceResponse(partial_success=ExportMetricsPartialSuccess(rejected_data_points=2))
+    collector.answers["metrics"].extend((200, {}, partly.SerializeToString()) for _ in range(2))
+    outlet = opened(collector.url, tmp_path)
+    with caplog.at_level(logging.WARNING, "cmdrdata_transport"):
+        outlet.send([line_of(1)])
+        outlet.send([line_of(2)])
+    assert [record.getMessage() for record in caplog.records] == [
+        f"{collector.url} refused 2 points of metrics; the events are in the logs"
+    ]
+    assert len(collector.metrics) == 2
+    outlet.close()
+
+
+def test_an_answer_in_other_words_is_a_success(tmp_path: Path, collector: Collector) -> None:
+    """The status says so; some receivers answer in JSON, or at length."""
+    collector.answers["logs"].extend([(200, {}, b"{}"), (200, {}, b"x" * 1_000_000)])
+    outlet = opened(collector.url, tmp_path)
+    outlet.send([line_of(1)])
+    outlet.send([line_of(2)])
+    assert collector.ids() == ["event-1", "event-2"]
+    outlet.close()
+
+
+def test_an_outage_delays_and_loses_nothing(
+    tmp_path: Path, collector: Collector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Errors of either signal, a wrong key put right: every event is logged once, and counted once."""
+    monkeypatch.setattr(lanes_module, "FIRST_PAUSE_SECONDS", 0.01)
+    collector.answers["logs"].extend([(500, {}, b""), (401, {}, b"")])
+    collector.answers["metrics"].extend([(503, {}, b""), (502, {}, b"")])
+    setup = set_up(tmp_path, collector.url)
+    setup.delivery.ensure_running()
+    setup.append(10)
+    assert setup.delivery.flush(60)
+    assert collector.ids() == sorted(f"event-{number}" for number in range(10))
+    assert sum(point.count for _, point in collector.points("gen_ai.client.token.usage")) == 20
+    assert setup.delivery.close(10)
+
+
+def test_a_receiver_that_hangs_is_given_up(tmp_path: Path, collector: Collector) -> None:
+    """In the URL's time, and in the caller's; one that is down at once."""
+    collector.hang.clear()
+    for spec, timeout, says in (
+        (f"{collector.url}?timeout=0.1", None, "ReadTimeout"),
+        (collector.url, 0.1, "ReadTimeout"),
+        ("otlp+http://127.0.0.1:1", None, "ConnectError"),
+    ):
+        outlet = opened(spec, tmp_path)
+        with pytest.raises(Unavailable, match=f"^{says}$"):
+            outlet.send([line_of(1)], timeout)
+        outlet.close()
+
+
+@pytest.mark.parametrize(
+    "line", [b"nonsense", b"[]", b"{}", line_of(1, timestamp="soon"), line_of(1, timestamp=None)], ids=repr
+)
+def test_what_is_no_event_is_not_posted(tmp_path: Path, collector: Collector, line: bytes) -> None:
+    """The receiver is not asked about it."""
+    outlet = opened(collector.url, tmp_path)
+    with pytest.raises(Rejected):
+        outlet.send([line])
+    assert collector.headers == []
+    outlet.close()
+
+
+def test_a_count_beyond_64_bits_is_a_fraction(tmp_path: Path, collector: Collector) -> None:
+    """As an attribute; in the body it is what it was."""
+    outlet = opened(collector.url, tmp_path)
+    outlet.send([line_of(1, input_tokens=10**30)])
+    (record,) = collector.records()
+    assert attributes(record)["gen_ai.usage.input_tokens"] == 1e30
+    assert f'"input_tokens":{10**30},' in record.body.string_value
+    outlet.close()
+
+
+def test_parent_and_child_are_two_instances(tmp_path: Path, collector: Collector) -> None:
+    """A forked child has connections and series of its own, and the parent's go on."""
+    run(
+        """
+        setup = set_up(home, sys.argv[2])
+        setup.delivery.ensure_running()
+        setup.append(5)
+        assert setup.delivery.flush(60)
+        pid = os.fork()
+        setup.append(5, 10 if pid else 5)
+        setup.delivery.ensure_running()
+        assert setup.delivery.close(60)
+        if pid:
+            assert os.waitpid(pid, 0)[1] == 0
+        """,
+        tmp_path,
+        collector.url,
+    )
+    assert collector.ids() == sorted(f"event-{number}" for number in range(15))
+    instances = {
+        attributes(each.resource_metrics[0].resource)["service.instance.id"] for each in collector.metrics
+    }
+    assert len(instances) == 2

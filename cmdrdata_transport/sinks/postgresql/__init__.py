@@ -22,7 +22,6 @@ from cmdrdata_transport.sinks.postgresql.schema import (
     is_current,
     make_months,
     migrate,
-    month_of,
 )
 from cmdrdata_transport.sinks.postgresql.target import Target, connect, limited, refusal_of, target_of
 
@@ -150,7 +149,7 @@ class PostgresOutlet:
         return self._connection
 
     def _make_months(self, connection: psycopg.Connection[Any], tellings: Iterable[Telling]) -> None:
-        if missing := {month_of(each.at) for each in tellings} - self._months:
+        if missing := {each.month for each in tellings} - self._months:
             make_months(connection, missing)
             self._months |= missing
 
@@ -167,7 +166,7 @@ def _write(connection: psycopg.Connection[Any], tellings: Sequence[Telling], pat
     with connection.transaction(), connection.cursor() as cursor:
         cursor.execute(_BEGIN, {"most": str(max(1, int(patience * 1000)))})
         ids = "\n".join(keys)
-        cursor.execute(_KEYS, [ids, "\n".join([firsts[key].at.isoformat() for key in keys])])
+        cursor.execute(_KEYS, [ids, "\n".join([firsts[key].at for key in keys])])
         stored = list(firsts.values())
         if cursor.rowcount < len(keys):
             fresh = {key for (key,) in cursor.execute(_FRESH, [ids])}

@@ -13,7 +13,6 @@ wait for that. Who makes it owns it, and so must be, or be a member of, the role
 from __future__ import annotations
 
 from collections.abc import Iterable
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, LiteralString
 
 from cmdrdata_transport.errors import Unavailable
@@ -116,12 +115,6 @@ def make_months(connection: psycopg.Connection[Any], months: Iterable[tuple[int,
                 connection,
                 f"ALTER TABLE usage_events ATTACH PARTITION {name} FOR VALUES FROM ('{first}') TO ('{last}')",
             )
-
-
-def month_of(at: datetime) -> tuple[int, int]:
-    """The partition for a time."""
-    at = at.astimezone(UTC)
-    return at.year, at.month
 
 
 def columns(connection: psycopg.Connection[Any]) -> set[str]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
-from metered import PAGES, rows
+from metered import PAGES, Row, rows
 from proofs import calls, kept, recordings
 from recorded import MISSING, are_here
 
@@ -26,6 +26,18 @@ def test_every_shape_is_proven_somewhere() -> None:
     """A shape that no fixture of any provider proves is not in a table."""
     proven = {row.api for row in rows() if row.fixtures}
     assert {row.api for row in rows() if row.framing != "by hand"} <= proven
+
+
+def test_every_row_is_proven_somewhere() -> None:
+    """A kind of answer, whole or streamed, that nothing proves with any provider is not on the list."""
+    every = [row for row in rows() if row.framing != "by hand"]
+    proven = {kind_of(row) for row in every if row.fixtures or row.recordings or row.sdks}
+    assert {kind_of(row) for row in every} <= proven
+
+
+def kind_of(row: Row) -> tuple[str, str, str]:
+    """What two providers' rows have in common."""
+    return row.api, row.operation, row.framing
 
 
 def test_every_provider_is_listed() -> None:

@@ -103,7 +103,8 @@ INVOKE = Shape(
 
 INVOKE_EMBED = replace(INVOKE, operation="embeddings", finish_reason=(), stream=None)
 
-INVOKE_RERANK = replace(INVOKE, operation="rerank", finish_reason=(), stream=None)
+INVOKE_RERANK = replace(INVOKE, operation="rerank", usage=(), units={}, finish_reason=(), stream=None)
+"""Cohere's and Amazon's: `results` are the ranks here, and no counts of Titan's."""
 
 INVOKE_IMAGE = Shape(
     api="aws.invoke_model",

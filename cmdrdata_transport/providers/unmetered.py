@@ -230,6 +230,12 @@ UNMETERED: tuple[Unmetered, ...] = (
     ),
     Unmetered(
         provider="cohere",
+        what="streams of `generate`, the first API",
+        why="they state nothing, though the whole answer does; the event says `missing`",
+        instead="`chat`",
+    ),
+    Unmetered(
+        provider="cohere",
         what="tokenizing",
         why=FREE,
         example="POST https://api.cohere.com/v1/tokenize",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -11,6 +12,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
+from decimal import Decimal
 from pathlib import Path
 from time import monotonic
 from typing import Any, Self
@@ -409,26 +411,6 @@ def test_a_server_that_is_not_there_or_speaks_no_tls_is_unavailable(url: str) ->
         assert "\n" not in str(raised.value)
 
 
-def test_who_may_only_write_can(postgres_server: Server, database: str, outlet: Outlet) -> None:
-    """Once the tables are there, and those of the month, no right to make any is needed."""
-    outlet.send([line_of(1)])
-    with postgres_server.connect(database) as connection:
-        connection.execute(f"CREATE ROLE writer_{database} LOGIN PASSWORD 'w'".encode())
-        for right in (
-            "SELECT ON usage_migrations",
-            "SELECT, INSERT ON usage_event_ids",
-            "USAGE ON SEQUENCE usage_events_seq",
-            "SELECT, INSERT, UPDATE ON usage_events",
-        ):
-            connection.execute(f"GRANT {right} TO writer_{database}".encode())
-    place = postgres_server.url(database, user=f"writer_{database}", password="w")
-    with closing(opened(place)) as writer:
-        writer.send([line_of(2, customer_id=None)])
-        writer.send([line_of(2)])
-    with Ledger.open(place) as ledger:
-        assert ledger.report()[0]["events"] == 2
-
-
 def test_reading_says_what_is_not_there(postgres_server: Server, database: str, url: str) -> None:
     """No ledger yet is for whoever set it up, no server is for later; and a reader changes nothing."""
     with pytest.raises(TrackingSetupError, match="nothing has been delivered") as raised:
@@ -750,6 +732,38 @@ def test_the_commands_say_what_is_wrong(tmp_path: Path, postgres_server: Server,
         assert len(told.stderr.splitlines()) == 1
         assert "secret" not in told.stderr
         assert "s3cret" not in told.stderr
+
+
+# --- the page about it ------------------------------------------------------------------------------
+
+
+def test_the_page_shows_sql_that_works(
+    postgres_server: Server, database: str, outlet: Outlet, rows: Callable[..., list[Any]]
+) -> None:
+    """Every statement of it; who is given the rights that it names can write, and read."""
+    outlet.send(
+        [line_of(1, provider_cost="0.1"), line_of(2, timestamp="2025-01-31T00:00:00Z", customer_id=None)]
+    )
+    page = (Path(__file__).parent.parent / "docs" / "postgresql.md").read_text("utf-8")
+    query, *statements = re.findall(r"^```sql\n(.+?)^```", page, re.MULTILINE | re.DOTALL)
+    assert rows(query) == [("acme", 10, 2, Decimal("0.1"))]
+    for statement in statements:
+        rows(statement)
+    assert rows("SELECT event_id FROM usage_event_ids") == rows() == ["event-1"]
+    for role in ("writer", "reader"):
+        rows(f"CREATE ROLE {role}_{database} LOGIN PASSWORD 'x' IN ROLE usage_{role}")
+    written, read = (
+        postgres_server.url(database, user=f"{role}_{database}", password="x")
+        for role in ("writer", "reader")
+    )
+    with closing(opened(written)) as writer:
+        writer.send([line_of(3, customer_id=None)])
+        writer.send([line_of(3)])
+    with Ledger.open(read) as ledger:
+        assert [row["events"] for row in ledger.report()] == [2]
+        assert [entry.event.event_id for entry in ledger.tail()] == ["event-1", "event-3"]
+    with pytest.raises(Unauthorized, match="permission denied"), closing(opened(read)) as reader:
+        reader.send([line_of(4)])
 
 
 # --- a fleet ----------------------------------------------------------------------------------------

@@ -134,7 +134,8 @@ def open_sink(
     if module is None:
         raise TrackingSetupError(
             f"no sink is known by the URL scheme {url.scheme or spec!r}; there are sqlite:///usage.db, "
-            "jsonl:///usage.jsonl, https://host/path, kafka://broker/topic, and functions"
+            "jsonl:///usage.jsonl, https://host/path, postgresql://user@host/database, kafka://broker/topic, "
+            "and functions"
         )
     open_url = cast(
         "Callable[[SplitResult, Path, Mapping[str, str]], Outlet]",

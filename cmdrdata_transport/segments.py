@@ -49,6 +49,9 @@ HEADER_BYTES = 16 * 1024
 LITTER_SECONDS = 3600.0
 """Age at which a half-made file is nobody's any more: making one takes milliseconds."""
 
+_BEFORE_LINE = 9
+"""What stands before the line of a record, behind the line feed: checksum and space."""
+
 Count = Callable[[str, str], None]
 """Told of a loss: its name, and sizes or kinds for the log."""
 
@@ -131,7 +134,7 @@ def parse(data: bytes, *, final: bool) -> Records:
         if _is_record(piece):
             lines.append(piece[9:])
             ends.append(end)
-        elif number == len(pieces) - 1 and not final:
+        elif number == len(pieces) - 1 and piece and not final:
             break
         elif piece and torn and torn[-1][1] == start - 1:
             torn[-1] = (torn[-1][0], end)
@@ -407,6 +410,48 @@ def taken(directory: Path, sink: str) -> Iterator[bytes]:
             found = _header(file.fileno())
             if found and sink in found[0].sinks:
                 yield from _lines_between(file.fileno(), found[1], marked(segment, sink))
+
+
+def lines_of(segment: Path) -> Iterator[bytes]:
+    """All events that are still in a segment, delivered ones too; none where it cannot be read."""
+    with contextlib.suppress(OSError, ValueError), segment.open("rb", buffering=0) as file:
+        if found := _header(file.fileno()):
+            size = os.fstat(file.fileno()).st_size
+            yield from _lines_between(file.fileno(), found[1], size)
+
+
+def in_use(directory: Path) -> bool:
+    """Whether a process writes one of the segments in `directory`, or delivers one."""
+    return any(_is_locked(directory / name) for name in _names(directory) if name.endswith((".seg", ".mark")))
+
+
+def _is_locked(path: Path) -> bool:
+    with contextlib.suppress(OSError), path.open("rb", buffering=0) as file:
+        return not _lock(file.fileno(), fcntl.LOCK_SH)
+    return False
+
+
+def blank(segment: Path, unwanted: Callable[[bytes], bool]) -> int:
+    """Overwrite the events that are not wanted with line feeds, which no reader minds; how many.
+
+    Everything else stays where it is, so writers and readers need not know. Raises `OSError`.
+    """
+    blanked = 0
+    with contextlib.suppress(FileNotFoundError, ValueError), segment.open("r+b", buffering=0) as file:
+        fd = file.fileno()
+        found = _header(fd)
+        offset, whole = (found[1], False) if found else (0, True)
+        while not whole:
+            records, _, whole = _read_on(fd, offset, finished=True)
+            for line, end in zip(records.lines, records.ends, strict=True):
+                if unwanted(line):
+                    size = len(line) + _BEFORE_LINE
+                    os.pwrite(fd, b"\n" * size, offset + end - size)
+                    blanked += 1
+            offset += records.used
+        if blanked:
+            os.fsync(fd)
+    return blanked
 
 
 def _lines_between(fd: int, offset: int, end: int) -> Iterator[bytes]:

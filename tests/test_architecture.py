@@ -33,7 +33,7 @@ FLOORS = (
     {"walk"},
     {"httpx", "httpx2"},
     {"tracker"},
-    {"options", "replaying"},
+    {"housekeeping", "options", "replaying"},
     {"delivery"},
     {"lanes", "ledger", "syncing"},
     {"sinks"},

@@ -279,3 +279,53 @@ def replay(
         else:
             good = command.dead_letters(out, err, home=tracker.home, sink=sink, timeout=timeout, yes=yes)
     _end(good=good)
+
+
+@app.command()
+def prune(
+    *,
+    before: Annotated[
+        str, typer.Option(metavar="TIME", help=f"What is older than this is removed: {EXAMPLES}.")
+    ],
+    yes: Yes = False,
+    home: Home = None,
+) -> None:
+    """Remove what is old from ledgers, dead letters, remembered jobs and counts; say first how much."""
+    from cmdrdata_transport.cli import keep  # noqa: PLC0415 - one command, one module
+
+    moment_before = _moment(before)
+    assert moment_before is not None  # noqa: S101 - it was typed
+    with _errors_in_one_line():
+        tracker = Tracker(home=home)
+        good = keep.prune(
+            console(),
+            console(stderr=True),
+            home=tracker.home,
+            sinks=tracker.sinks,
+            before=moment_before,
+            yes=yes,
+        )
+    _end(good=good)
+
+
+@app.command()
+def erase(
+    *,
+    customer: Annotated[str, typer.Option(metavar="ID", help="Whose events, dead letters and jobs.")],
+    yes: Yes = False,
+    home: Home = None,
+) -> None:
+    """Remove what is a customer's: from ledgers, what waits in the journal, dead letters and jobs."""
+    from cmdrdata_transport.cli import keep  # noqa: PLC0415 - one command, one module
+
+    with _errors_in_one_line():
+        tracker = Tracker(home=home)
+        good = keep.erase(
+            console(),
+            console(stderr=True),
+            home=tracker.home,
+            sinks=tracker.sinks,
+            customer=customer,
+            yes=yes,
+        )
+    _end(good=good)

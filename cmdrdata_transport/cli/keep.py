@@ -1,0 +1,58 @@
+"""Taking out what is old, or a customer's: first what and where, then a question, then what was done."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rich.text import Text
+
+from cmdrdata_transport.cli.asking import agreed
+from cmdrdata_transport.cli.reading import say
+from cmdrdata_transport.cli.view import number, printable
+from cmdrdata_transport.housekeeping import Place, at_work, elsewhere, of_customer, old
+from cmdrdata_transport.segments import backlog
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from datetime import datetime
+    from pathlib import Path
+
+    from rich.console import Console
+
+
+def prune(
+    out: Console, err: Console, *, home: Path, sinks: Sequence[str], before: datetime, yes: bool
+) -> bool:
+    """Take out what is older; False where the user does not want that."""
+    if waiting := sum(each.events for each in backlog(home / "journal")):
+        say(err, f"{number(waiting)} deliveries wait in the journal, whose events stay, however old they are")
+    return _remove(out, err, old(home, sinks, before), f"before {before:%Y-%m-%d %H:%M:%S}Z", yes=yes)
+
+
+def erase(out: Console, err: Console, *, home: Path, sinks: Sequence[str], customer: str, yes: bool) -> bool:
+    """Take out what is a customer's; False where the user does not want that, or more may come."""
+    places = of_customer(home, sinks, customer)
+    good = _remove(out, err, places, f"of {customer}", yes=yes)
+    for where in elsewhere(home, sinks):
+        say(err, f"Not looked into: {where}")
+    if good and at_work(home):
+        say(err, "A process is at work here, and may have some in memory: type this again in a minute.")
+        return not any(each.number for each in places)
+    return good
+
+
+def _remove(out: Console, err: Console, places: Sequence[Place], whose: str, *, yes: bool) -> bool:
+    found = [each for each in places if each.number]
+    if not found:
+        out.print(Text(printable(f"There is nothing {whose}.")))
+        return True
+    for each in found:
+        out.print(
+            Text(printable(f"{number(each.number)} {each.what} {whose} in {each.where}")), soft_wrap=True
+        )
+    if not agreed(err, "Remove them for good?", yes=yes):
+        return False
+    for each in found:
+        removed = each.remove()
+        out.print(Text(printable(f"removed {number(removed)} {each.what} from {each.where}")), soft_wrap=True)
+    return True

@@ -14,10 +14,10 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, LiteralString
 
 from cmdrdata_transport.errors import TrackingSetupError, Unavailable
-from cmdrdata_transport.ledger.query import Bounds, Words, between, sums
+from cmdrdata_transport.ledger.query import Bounds, Words, between, durations, sums
 from cmdrdata_transport.sinks.postgresql.rows import storable
 from cmdrdata_transport.sinks.postgresql.schema import columns
-from cmdrdata_transport.sinks.postgresql.target import Target, connect, refusal_of
+from cmdrdata_transport.sinks.postgresql.target import Target, connect, refusal_of, transaction
 
 if TYPE_CHECKING:
     import psycopg
@@ -34,6 +34,7 @@ _WORDS = Words(
     ),
     streaming="streaming::integer",
     exact_sum="sum",
+    percentile="percentile_cont({share}) WITHIN GROUP (ORDER BY request_duration_ms)",
 )
 
 _ENTRIES = "SELECT seq, event::text FROM usage_events"
@@ -73,10 +74,11 @@ class PostgresReader:
 
     def sums(self, by: Sequence[str], units: Sequence[str], bounds: Bounds) -> list[tuple[Any, ...]]:
         """What `query.sums` asks for."""
-        sql, values = sums(_WORDS, by, units, bounds)
-        with _told():
-            rows = self._connection.execute(sql.encode(), storable(values)).fetchall()
-        return [(*map(_plain, row[: len(by)]), *row[len(by) :]) for row in rows]
+        return self._rows(by, *sums(_WORDS, by, units, bounds))
+
+    def durations(self, by: Sequence[str], bounds: Bounds) -> list[tuple[Any, ...]]:
+        """What `query.durations` asks for."""
+        return self._rows(by, *durations(_WORDS, by, bounds))
 
     def entries(self, bounds: Bounds) -> Iterator[tuple[int, str]]:
         """Position and JSON of the events of a time, in order; over a connection of its own."""
@@ -85,7 +87,7 @@ class PostgresReader:
         with (
             _told(),
             _opened(self._target) as connection,
-            connection.transaction(),
+            transaction(connection),
             connection.cursor(name="usage_events") as cursor,
         ):
             cursor.itersize = FETCHED
@@ -114,6 +116,11 @@ class PostgresReader:
     def close(self) -> None:
         """Close the connection."""
         self._connection.close()
+
+    def _rows(self, by: Sequence[str], sql: str, values: list[str | int]) -> list[tuple[Any, ...]]:
+        with _told():
+            rows = self._connection.execute(sql.encode(), storable(values)).fetchall()
+        return [(*map(_plain, row[: len(by)]), *row[len(by) :]) for row in rows]
 
     def _entries(self, rest: LiteralString, *values: int) -> list[tuple[int, str]]:
         with _told():

@@ -23,7 +23,14 @@ from cmdrdata_transport.sinks.postgresql.schema import (
     make_months,
     migrate,
 )
-from cmdrdata_transport.sinks.postgresql.target import Target, connect, limited, refusal_of, target_of
+from cmdrdata_transport.sinks.postgresql.target import (
+    Target,
+    connect,
+    limited,
+    refusal_of,
+    target_of,
+    transaction,
+)
 
 if TYPE_CHECKING:
     import psycopg
@@ -163,7 +170,7 @@ def _write(connection: psycopg.Connection[Any], tellings: Sequence[Telling], pat
         firsts.setdefault(each.event_id, each)
     # In one order everywhere: two processes that tell the same events never wait for each other.
     keys = sorted(firsts)
-    with connection.transaction(), connection.cursor() as cursor:
+    with transaction(connection), connection.cursor() as cursor:
         cursor.execute(_BEGIN, {"most": str(max(1, int(patience * 1000)))})
         ids = "\n".join(keys)
         cursor.execute(_KEYS, [ids, "\n".join([firsts[key].at for key in keys])])

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, LiteralString
 
 from cmdrdata_transport.errors import Unavailable
 from cmdrdata_transport.event import FRACTIONAL_UNITS, UNITS
+from cmdrdata_transport.sinks.postgresql.target import transaction
 
 if TYPE_CHECKING:
     import psycopg
@@ -86,7 +87,7 @@ def is_current(connection: psycopg.Connection[Any]) -> bool:
 
 def migrate(connection: psycopg.Connection[Any]) -> None:
     """Make the schema, or bring it to this version. Raises as `is_current` does."""
-    with connection.transaction():
+    with transaction(connection):
         _lock(connection)
         connection.execute(
             "CREATE TABLE IF NOT EXISTS usage_migrations "
@@ -101,7 +102,7 @@ def migrate(connection: psycopg.Connection[Any]) -> None:
 
 def make_months(connection: psycopg.Connection[Any], months: Iterable[tuple[int, int]]) -> None:
     """Make the partitions of these months (year, month) that are not there yet."""
-    with connection.transaction():
+    with transaction(connection):
         _lock(connection)
         for year, month in sorted(months):
             name = f"usage_events_{year:04d}_{month:02d}"

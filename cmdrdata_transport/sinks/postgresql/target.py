@@ -150,6 +150,21 @@ def limited(connection: psycopg.Connection[Any], seconds: float) -> Generator[No
         duplicate.close()
 
 
+@contextmanager
+def transaction(connection: psycopg.Connection[Any]) -> Generator[None]:
+    """All that happens inside, or nothing. (The driver's own logs a warning for each that is lost.)"""
+    import psycopg  # noqa: PLC0415 - see `connect`
+
+    connection.execute("BEGIN")
+    try:
+        yield
+    except BaseException:
+        with suppress(psycopg.Error):
+            connection.execute("ROLLBACK")
+        raise
+    connection.execute("COMMIT")
+
+
 def _read(url: SplitResult, environ: Mapping[str, str]) -> tuple[Target, bool]:
     """The target, and whether the URL states its password."""
     if "@" in f"{url.path}?{url.query}#{url.fragment}":  # a piece of a password, say: never to be shown

@@ -302,3 +302,47 @@ def test_a_ledger_that_breaks_while_it_is_read_is_unavailable(tmp_path: Path) ->
             connection.commit()
         with pytest.raises(Unavailable, match="no such table"):
             ledger.report()
+
+
+def test_how_long_attempts_took(tmp_path: Path, url: str) -> None:
+    """Answers, errors and what was given up are told apart; parts and what is awaited are no attempts."""
+    took = [
+        *((number, {"outcome": "ok"}) for number in range(1, 102)),
+        *((number, {"outcome": "error", "usage_status": "none"}) for number in (5, 15)),
+        (900, {"outcome": "unknown", "usage_status": "none"}),
+        (7000, {"outcome": "ok", "usage_status": "none"}),
+        (8000, {"outcome": "ok", "part": 1}),
+        (3, {"model": "other"}),
+    ]
+    write(
+        tmp_path,
+        *(event_of(place, request_duration_ms=float(ms), **what) for place, (ms, what) in enumerate(took)),
+        event_of(500),
+        url=url,
+    )
+    with Ledger.open(url, home=tmp_path) as opened:
+        first, second = opened.latency(by=("model",))
+        assert opened.latency(by=(), since="2027-01-01") == []
+        (by_metadata,) = opened.latency(by=("metadata.feature",))
+    assert first == {
+        "model": "gpt-5",
+        "answered": 101,
+        "answered_p50": 51.0,
+        "answered_p95": 96.0,
+        "answered_p99": pytest.approx(100.0),
+        "errors": 2,
+        "errors_p50": 10.0,
+        "errors_p95": pytest.approx(14.5),
+        "errors_p99": pytest.approx(14.9),
+        "given_up": 1,
+        "given_up_p50": 900.0,
+        "given_up_p95": 900.0,
+        "given_up_p99": 900.0,
+    }
+    assert (second["model"], second["answered"], second["errors"], second["errors_p50"]) == (
+        "other",
+        1,
+        0,
+        None,
+    )
+    assert by_metadata["answered"] == 102

@@ -7,7 +7,7 @@ import json
 import sys
 from typing import TYPE_CHECKING, Any
 
-from cmdrdata_transport.cli.view import report_table
+from cmdrdata_transport.cli.view import latency_table, report_table
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -20,6 +20,11 @@ if TYPE_CHECKING:
 def as_table(out: Console, rows: Rows, by: Sequence[str]) -> None:
     """With totals, and as many sums as there is room for."""
     out.print(report_table(rows, by, out.width) if rows else "No events.")
+
+
+def as_latency_table(out: Console, rows: Rows, by: Sequence[str]) -> None:
+    """How long attempts took, of what was answered, what failed and what was given up apart."""
+    out.print(latency_table(rows, by) if rows else "No events.")
 
 
 def as_json(_: Console, rows: Rows, by: Sequence[str]) -> None:  # noqa: ARG001 - as all formats are called
@@ -40,3 +45,5 @@ FORMATS: Mapping[str, Callable[[Console, Rows, Sequence[str]], None]] = {
     "json": as_json,
     "csv": as_csv,
 }
+
+LATENCY_FORMATS = {**FORMATS, "table": as_latency_table}

@@ -18,6 +18,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from cmdrdata_transport.ledger.query import ENDS, SHARES
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
@@ -190,6 +192,21 @@ def report_table(rows: Sequence[Mapping[str, Any]], by: Sequence[str], width: in
         table.add_row("all", *blank, *(cells[name][-1] for name in shown), style="bold")
     if left_out := [heading(name) for name in sums if name not in shown]:
         table.caption = f"Also counted: {', '.join(left_out)} (a wider terminal or --format json)"
+    return table
+
+
+def latency_table(rows: Sequence[Mapping[str, Any]], by: Sequence[str]) -> Table:
+    """How long attempts took: a line for each group and each way in which they ended."""
+    table = table_of(*map(heading, by), "ended")
+    for name in ("attempts", *SHARES):
+        table.add_column(name if name == "attempts" else f"{name} ms", justify="right", no_wrap=True)
+    for row in rows:
+        groups = [Text(_group(row[name])) for name in by]
+        for end in ENDS:
+            if row[end]:
+                times = [number(round(row[f"{end}_{share}"], 1)) for share in SHARES]
+                table.add_row(*groups, heading(end), number(row[end]), *times)
+                groups = [Text("") for _ in by]
     return table
 
 

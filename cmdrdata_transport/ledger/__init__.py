@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 
 from cmdrdata_transport.errors import TrackingSetupError
 from cmdrdata_transport.event import FRACTIONAL_UNITS, UNITS, UsageEvent
-from cmdrdata_transport.ledger.query import Bounds, check_groups
+from cmdrdata_transport.ledger.query import ENDS, SHARES, Bounds, check_groups
 from cmdrdata_transport.ledger.sqlite import SqliteReader
 from cmdrdata_transport.sinks import file_of
 from cmdrdata_transport.sinks.columns import microseconds
@@ -53,6 +53,10 @@ class Reader(Protocol):
 
     def sums(self, by: Sequence[str], units: Sequence[str], bounds: Bounds) -> list[tuple[Any, ...]]:
         """What `query.sums` asks for, in any order."""
+        ...
+
+    def durations(self, by: Sequence[str], bounds: Bounds) -> list[tuple[Any, ...]]:
+        """What `query.durations` asks for, in any order."""
         ...
 
     def entries(self, bounds: Bounds) -> Iterator[tuple[int, str]]:
@@ -142,6 +146,22 @@ class Ledger:
         known = self._reader.columns()
         units = [unit for unit in UNITS if unit in known]
         return _shown(self._reader.sums(by, units, _bounds(since, until)), by, units)
+
+    def latency(
+        self, by: Sequence[str] = ("provider", "model"), *, since: When = None, until: When = None
+    ) -> list[dict[str, Any]]:
+        """How long attempts took, in milliseconds, from the request to the end of the answer.
+
+        One row for each group, as in `report`, with the numbers of attempts that were `answered`, that
+        were `errors` and that were `given_up` (cancelled, or nobody knows), and for each of the three the
+        percentiles `p50`, `p95` and `p99`: `answered_p50` and so on, None where there is none.
+
+        Raises what `report` raises.
+        """
+        rows = self._reader.durations(by, _bounds(since, until))
+        names = [*by, *(name for end in ENDS for name in (end, *(f"{end}_{share}" for share in SHARES)))]
+        in_order = sorted(rows, key=lambda row: [*map(_rank, row[: len(by)])])
+        return [dict(zip(names, row, strict=True)) for row in in_order]
 
     def events(self, *, since: When = None, until: When = None) -> Iterator[Entry]:
         """The events from `since` on and before `until`, in the order in which they were stored."""

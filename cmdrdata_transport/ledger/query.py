@@ -34,6 +34,18 @@ class Words:
     """As 0 and 1."""
     exact_sum: str
     """The function that adds counts and costs of any size."""
+    percentile: str
+    """The share `{share}` of the durations, as they are when in order, with the next ones interpolated."""
+
+
+ENDS = {
+    "answered": "outcome = 'ok'",
+    "errors": "outcome = 'error'",
+    "given_up": "outcome NOT IN ('ok', 'error')",
+}
+"""How attempts end; what is neither an answer nor an error was given up, or nobody knows."""
+
+SHARES = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
 
 
 def check_groups(by: Sequence[str]) -> None:
@@ -69,24 +81,49 @@ def sums(
     Raises:
         TrackingSetupError: a name that no report can be by.
     """
-    check_groups(by)
-    own = {"day": words.day, "streaming": words.streaming}
-    groups = [words.metadata if name.startswith("metadata.") else own.get(name, name) for name in by]
-    keys = [name.removeprefix("metadata.") for name in by if name.startswith("metadata.")]
-    # An answer that is not there yet is no call of its own: the one that tells it is.
-    first_part = "coalesce(part, 0) = 0 AND NOT (usage_status = 'none' AND outcome = 'ok')"
+    groups, keys, grouped = _groups(words, by)
     wanted = [
         *groups,
-        f"count(*) FILTER (WHERE {first_part} AND coalesce(attempt, 0) = 0)",
-        f"count(*) FILTER (WHERE {first_part})",
+        f"count(*) FILTER (WHERE {_FIRST_PART} AND coalesce(attempt, 0) = 0)",
+        f"count(*) FILTER (WHERE {_FIRST_PART})",
         "count(*)",
         "count(*) FILTER (WHERE outcome = 'error')",
         *(f"{'sum' if unit in FRACTIONAL_UNITS else whole_sum}({unit})" for unit in units),
         f"{words.exact_sum}(provider_cost) FILTER (WHERE provider_cost IS NOT NULL)",
     ]
     where, moments = between(words, bounds)
+    sql = f"SELECT {', '.join(wanted)} FROM usage_events WHERE {where} {grouped}"  # noqa: S608 - values are bound
+    return sql, [*keys, *moments]
+
+
+def durations(words: Words, by: Sequence[str], bounds: Bounds) -> tuple[str, list[str | int]]:
+    """The query of how long attempts took: for each group and end their number and the percentiles.
+
+    Raises:
+        TrackingSetupError: a name that no report can be by.
+    """
+    groups, keys, grouped = _groups(words, by)
+    wanted = [*groups]
+    for ends in ENDS.values():
+        where = f"FILTER (WHERE {ends} AND {_FIRST_PART} AND request_duration_ms IS NOT NULL)"
+        wanted.append(f"count(*) {where}")
+        wanted += [f"{words.percentile.format(share=share)} {where}" for share in SHARES.values()]
+    condition, moments = between(words, bounds)
+    sql = f"SELECT {', '.join(wanted)} FROM usage_events WHERE {condition} {grouped}"  # noqa: S608 - values are bound
+    return sql, [*keys, *moments]
+
+
+_FIRST_PART = "coalesce(part, 0) = 0 AND NOT (usage_status = 'none' AND outcome = 'ok')"
+"""An answer that is not there yet is no call of its own: the one that tells it is."""
+
+
+def _groups(words: Words, by: Sequence[str]) -> tuple[list[str], list[str | int], str]:
+    """What stands for each group, the keys of metadata among them, and how they are grouped."""
+    check_groups(by)
+    own = {"day": words.day, "streaming": words.streaming}
+    groups = [words.metadata if name.startswith("metadata.") else own.get(name, name) for name in by]
+    keys: list[str | int] = [name.removeprefix("metadata.") for name in by if name.startswith("metadata.")]
     grouped = (
         f"GROUP BY {', '.join(str(place + 1) for place in range(len(by)))}" if by else "HAVING count(*) > 0"
     )
-    sql = f"SELECT {', '.join(wanted)} FROM usage_events WHERE {where} {grouped}"  # noqa: S608 - values are bound
-    return sql, [*keys, *moments]
+    return groups, keys, grouped

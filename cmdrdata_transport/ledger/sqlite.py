@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from array import array
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing
 from decimal import Context, Decimal, InvalidOperation
@@ -11,7 +12,7 @@ from typing import Any
 from urllib.parse import quote
 
 from cmdrdata_transport.errors import TrackingSetupError, Unavailable
-from cmdrdata_transport.ledger.query import Bounds, Words, between, sums
+from cmdrdata_transport.ledger.query import Bounds, Words, between, durations, sums
 from cmdrdata_transport.sinks.sqlite import columns
 
 FETCHED = 500
@@ -27,6 +28,7 @@ _WORDS = Words(
     ),
     streaming="streaming",
     exact_sum="exact_sum",
+    percentile="percentile(request_duration_ms, {share})",
 )
 _DIGITS = Context(prec=80)
 
@@ -56,6 +58,14 @@ class SqliteReader:
                 # A count that no answer can have, but that a provider once stated.
                 sql, values = sums(_WORDS, by, units, bounds, whole_sum="exact_sum")
                 return self._connection.execute(sql, values).fetchall()
+        except sqlite3.Error as error:
+            raise Unavailable(str(error)) from None
+
+    def durations(self, by: Sequence[str], bounds: Bounds) -> list[tuple[Any, ...]]:
+        """What `query.durations` asks for. Raises `Unavailable` when it cannot be read."""
+        sql, values = durations(_WORDS, by, bounds)
+        try:
+            return self._connection.execute(sql, values).fetchall()
         except sqlite3.Error as error:
             raise Unavailable(str(error)) from None
 
@@ -97,6 +107,7 @@ def _opened(path: Path) -> sqlite3.Connection:
     with ExitStack() as undo:
         undo.callback(connection.close)
         connection.create_aggregate("exact_sum", 1, _ExactSum)  # type: ignore[arg-type]  # its result is typed loosely
+        connection.create_aggregate("percentile", 2, _Percentile)  # type: ignore[arg-type]  # see above
         try:
             known = columns(connection)
         except sqlite3.Error as error:
@@ -123,3 +134,24 @@ class _ExactSum:
 
     def finalize(self) -> str | None:
         return None if self._sum is None else f"{self._sum:f}"
+
+
+class _Percentile:
+    """The value below which a share of the values lies, between two of them in proportion."""
+
+    def __init__(self) -> None:
+        self._values = array("d")
+        self._share = 0.0
+
+    def step(self, value: float, share: float) -> None:
+        self._values.append(value)
+        self._share = share
+
+    def finalize(self) -> float | None:
+        if not self._values:
+            return None
+        values = sorted(self._values)
+        place = self._share * (len(values) - 1)
+        below = int(place)
+        above = min(below + 1, len(values) - 1)
+        return values[below] + (values[above] - values[below]) * (place - below)

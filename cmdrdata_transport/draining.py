@@ -16,9 +16,10 @@ import atexit
 import contextlib
 import os
 import threading
-from collections.abc import AsyncGenerator, Callable, Generator
+from collections.abc import AsyncGenerator, Callable, Generator, Mapping
 from functools import cache
 from queue import Empty, SimpleQueue
+from socket import SHUT_RDWR, socket
 from time import monotonic
 from typing import Any
 
@@ -88,12 +89,14 @@ class Drained:
         """Whether it is to be stopped, and has not been."""
         return not self._stopped and monotonic() > self.until
 
-    def stop(self) -> None:
-        """It takes too long, or is over: what is known counts, once."""
+    def stop(self, *, cut: bool = False) -> None:
+        """It takes too long, or is over: what is known counts, once. `cut`: and nothing more comes."""
         with self._reading:
             if not self._stopped:
                 self._stopped = True
                 self._recorder.drained()
+                if cut:  # here, where the connection has not been given back
+                    _cut(self._recorder.connection)
 
 
 class AsyncDrained:
@@ -207,9 +210,9 @@ class _Readers:
                 except RuntimeError:  # there are as many threads as there may be
                     active.remove(drained)
                     drained.end()
-            # One that is stopped stays active until its provider says something, and its thread ends.
+            # One that is stopped stays active until its thread ends.
             for late in [each for each in active if each.is_late]:
-                late.stop()
+                late.stop(cut=True)
 
     def _read(self, drained: Drained) -> None:
         try:
@@ -217,6 +220,17 @@ class _Readers:
         finally:
             with contextlib.suppress(ValueError):
                 self._active.remove(drained)
+
+
+def _cut(connection: Mapping[str, Any]) -> None:
+    """Wake the thread that waits for a silent provider: the next caller may need the connection's place.
+
+    A connection of HTTP/2 is others' too. Where this is not possible the provider's next word ends it.
+    """
+    with contextlib.suppress(Exception):
+        if connection["http_version"] in (b"HTTP/1.0", b"HTTP/1.1"):
+            wire = connection["network_stream"].get_extra_info("socket")
+            socket.shutdown(wire, SHUT_RDWR)  # not TLS's own, which is for the thread that reads
 
 
 def _loop() -> asyncio.AbstractEventLoop | None:

@@ -101,6 +101,8 @@ class TrackedTransport(httpx2.BaseTransport):
         recorder.sent()
         content = _content(response) if response.is_closed else None
         if recorder.answered(response.status_code, response.headers.raw, content):
+            if recorder.drains:
+                recorder.connection = response.extensions
             if (veil := recorder.veil) is None:
                 response.stream = _Body(response.stream, recorder)
             else:

@@ -8,9 +8,10 @@ events go.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextvars import ContextVar
 from time import perf_counter
+from types import MappingProxyType
 from typing import Any
 
 from cmdrdata_transport.account import FAILURE, REDIRECT, Headers, Request, Settings
@@ -66,6 +67,8 @@ class Recorder(Teller):
     """What hides the answer to that."""
     drains = False
     """Whether the rest is to be read where the application closes it early."""
+    connection: Mapping[str, Any] = MappingProxyType({})
+    """What the transport below says of the one that is read then (httpx's response extensions); sync."""
     _draining = False
     shown: bytes | None = None
     """Of a body that has been read already: what is left of it without that."""

@@ -23,7 +23,7 @@ import ctypes
 import logging
 import re
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib.util import find_spec
@@ -55,7 +55,6 @@ LOOK_SECONDS = 0.1
 """How often a wait looks whether something has happened that ends it."""
 
 UNDER_WAY, TAKEN = "under way", "taken"
-"""What is told of a message that has not failed; of one that has, librdkafka's name of the error."""
 
 REMEMBERED = 20_000
 """Messages that may be under way, or known to be taken; a batch is asked for again soon, or never."""
@@ -197,6 +196,22 @@ def _settings(timeout: float) -> dict[str, Any]:
     }
 
 
+class _Report:
+    """What became of a message: under way, taken, or librdkafka's name of an error. The driver calls it."""
+
+    __slots__ = ("told",)
+
+    def __init__(self) -> None:
+        self.told = ""
+
+    def __call__(self, error: KafkaError | None, _message: object) -> None:
+        self.told = TAKEN if error is None else error.name()
+
+    def stands(self) -> bool:
+        """Whether the message need not be sent again."""
+        return self.told in (UNDER_WAY, TAKEN)
+
+
 class KafkaOutlet:
     """Produces events to one topic."""
 
@@ -207,8 +222,8 @@ class KafkaOutlet:
         self.identity = target.identity
         self._target = target
         self._producer: Producer | None = None
-        self._reports: dict[bytes, str] = {}
-        """What became of each event that is not done with."""
+        self._reports: dict[bytes, _Report] = {}
+        """Of batches that were not taken whole: what is under way, or taken behind what is not."""
         self._heard: deque[KafkaError] = deque(maxlen=100)
 
     def send(self, lines: Sequence[bytes], timeout: float | None = None) -> None:
@@ -222,14 +237,29 @@ class KafkaOutlet:
         deadline = monotonic() + patience
         if len(self._reports) > REMEMBERED:
             self.close()
-        if UNDER_WAY not in self._reports.values():
+        known = self._reports
+        if not any(each.told is UNDER_WAY for each in known.values()):
             self._heard.clear()
+        reports = [known.get(line) or _Report() for line in lines] if known else [_Report() for _ in lines]
         producer = self._producer = self._producer or self._connect()
-        self._produce(producer, [line for line in lines if self._reports.get(line) not in (UNDER_WAY, TAKEN)])
-        while self._listen(producer, min(LOOK_SECONDS, max(0.0, deadline - monotonic()))):
-            if self._is_over() or monotonic() >= deadline:
-                break
-        self._conclude(lines)
+        try:
+            self._produce(producer, lines, reports)
+            while self._listen(producer, min(LOOK_SECONDS, max(0.0, deadline - monotonic()))):
+                if self._is_over() or monotonic() >= deadline:
+                    break
+            self._judge([each.told for each in reports])
+        except Rejected:
+            # What was taken stays known: each is asked about by itself now.
+            self._remember(lines, reports)
+            raise
+        except Unavailable as error:
+            self._remember(lines, reports, error.taken)
+            if self._is_over() or not any(each.told is UNDER_WAY for each in reports):
+                # The next attempt begins anew, with what the brokers know by then of topic and user.
+                self._let_go()
+            raise
+        if known:
+            self._remember(lines, reports, len(lines))
 
     def close(self) -> None:
         """Give up what is under way, and close the connections. The next `send` opens new ones.
@@ -261,21 +291,18 @@ class KafkaOutlet:
         except KafkaException as error:  # a certificate that is none, say
             raise Unavailable(error.args[0].str()) from None
 
-    def _produce(self, producer: Producer, lines: Iterable[bytes]) -> None:
+    def _produce(self, producer: Producer, lines: Sequence[bytes], reports: Sequence[_Report]) -> None:
         from confluent_kafka import KafkaException  # noqa: PLC0415 - see `_connect`
 
-        reports, topic, taken = self._reports, self._target.topic, TAKEN
-        for line in lines:
-            key, value = message_of(line)
-
-            def report(error: KafkaError | None, _message: object, line: bytes = line) -> None:
-                reports[line] = taken if error is None else error.name()
-
-            try:
-                producer.produce(topic, value, key, on_delivery=report, headers=_HEADERS)
-                reports[line] = UNDER_WAY
-            except KafkaException as error:
-                reports[line] = error.args[0].name()
+        topic = self._target.topic
+        for line, report in zip(lines, reports, strict=True):
+            if not report.stands():
+                key, value = message_of(line)
+                report.told = UNDER_WAY
+                try:
+                    producer.produce(topic, value, key, on_delivery=report, headers=_HEADERS)
+                except KafkaException as error:
+                    report.told = error.args[0].name()
 
     def _listen(self, producer: Producer, seconds: float) -> bool:
         """Take the reports that come in so many seconds; whether more are to come."""
@@ -291,28 +318,21 @@ class KafkaOutlet:
         # With a wrong password librdkafka would go on trying; after what it calls fatal it is of no use.
         return any(each.fatal() or each.name() == "_AUTHENTICATION" for each in self._heard)
 
-    def _conclude(self, lines: Sequence[bytes]) -> None:
-        told = [self._reports[line] for line in lines]
+    def _judge(self, told: Sequence[str]) -> None:
         if told.count(TAKEN) == len(told):
-            self._forget_about(lines)
             return
-        taken = len(list(takewhile(lambda each: each is TAKEN, told)))
-        waiting = UNDER_WAY in told
         errors = [each for each in told if each not in (UNDER_WAY, TAKEN)]
         troubles = [name for name in errors if name not in _REFUSED]
-        self._forget_about(line for line, each in zip(lines, told, strict=True) if each in errors)
-        if not (waiting or troubles):
-            # What was taken stays known, also of those before: each is asked about by itself now.
+        if not troubles and UNDER_WAY not in told:
             raise Rejected(errors[0])
-        self._forget_about(lines[:taken])
-        if self._is_over() or not waiting:
-            # The next attempt begins anew, with what the brokers know by then of topic and user.
-            self._let_go()
-        raise self._trouble(troubles, taken)
+        raise self._trouble(troubles, len(list(takewhile(lambda each: each is TAKEN, told))))
 
-    def _forget_about(self, lines: Iterable[bytes]) -> None:
-        for line in lines:
-            self._reports.pop(line, None)
+    def _remember(self, lines: Sequence[bytes], reports: Sequence[_Report], done: int = 0) -> None:
+        for place, (line, report) in enumerate(zip(lines, reports, strict=True)):
+            if place >= done and report.stands():
+                self._reports[line] = report
+            else:
+                self._reports.pop(line, None)
 
     def _trouble(self, troubles: Sequence[str], taken: int) -> Unavailable:
         # That a message's time was up says less than what was heard of the brokers meanwhile.
@@ -331,7 +351,7 @@ class KafkaOutlet:
         if producer is not None:
             producer.purge()
             producer.close()
-        self._forget_about([line for line, each in self._reports.items() if each is not TAKEN])
+        self._reports = {line: each for line, each in self._reports.items() if each.told is TAKEN}
 
 
 _SILENCE = logging.Logger("librdkafka", logging.CRITICAL + 1)  # noqa: LOG001 - nobody shall find it

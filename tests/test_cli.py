@@ -145,6 +145,19 @@ def test_report_as_a_table_has_totals(home: Path) -> None:
     assert ["all", "6", "15", "6", "21"] in cells
 
 
+def test_report_of_latency(home: Path) -> None:
+    """Answers and errors have lines and percentiles of their own; as JSON they are what the ledger says."""
+    failed = {"outcome": "error", "usage_status": "none", "request_duration_ms": 20.0}
+    store(home, [event(1, request_duration_ms=10.0), event(2, request_duration_ms=30.0), event(3, **failed)])
+    shown = typed("report", "--latency", "--by", "provider").stdout
+    assert re.search(r"answered +2 +20 +29 +29\.8", shown)
+    assert re.search(r"errors +1 +20 +20 +20", shown)
+    assert "given up" not in shown
+    with Ledger.open(LEDGER, home=home) as ledger:
+        rows = ledger.latency(by=("provider",))
+    assert json.loads(typed("report", "--latency", "--by", "provider", "--format", "json").stdout) == rows
+
+
 @pytest.mark.parametrize(
     ("words", "expected"),
     [

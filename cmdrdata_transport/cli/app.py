@@ -19,11 +19,12 @@ from rich.text import Text
 
 from cmdrdata_transport import __version__
 from cmdrdata_transport.cli import reading
-from cmdrdata_transport.cli.report import FORMATS
+from cmdrdata_transport.cli.report import FORMATS, LATENCY_FORMATS
 from cmdrdata_transport.cli.view import console, printable
 from cmdrdata_transport.cli.when import EXAMPLES, moment
 from cmdrdata_transport.errors import TrackingError, TrackingSetupError
 from cmdrdata_transport.ledger import Ledger, check_groups
+from cmdrdata_transport.metrics import measure
 from cmdrdata_transport.tracker import Tracker
 
 app = typer.Typer(
@@ -41,6 +42,14 @@ class Format(StrEnum):
     TABLE = "table"
     JSON = "json"
     CSV = "csv"
+
+
+class StatsFormat(StrEnum):
+    """How stats are written."""
+
+    TABLE = "table"
+    JSON = "json"
+    OPENMETRICS = "openmetrics"
 
 
 Home = Annotated[
@@ -126,6 +135,10 @@ def report(
     ] = "customer_id,model",
     since: Since = None,
     until: Until = None,
+    latency: Annotated[
+        bool,
+        typer.Option("--latency", help="How long attempts took, answers and errors apart, instead of sums."),
+    ] = False,
     form: Annotated[
         Format,
         typer.Option("--format", help="For people, for programs (a list of objects), for spreadsheets."),
@@ -148,8 +161,9 @@ def report(
         rows: list[dict[str, Any]] = []
         if ledger is not None or reading.is_there(err, tracker.home, where):
             with Ledger.open(where, home=tracker.home) as opened:
-                rows = opened.report(by=keys, since=start, until=end)
-        FORMATS[form.value](console(), rows, keys)
+                ask = opened.latency if latency else opened.report
+                rows = ask(by=keys, since=start, until=end)
+        (LATENCY_FORMATS if latency else FORMATS)[form.value](console(), rows, keys)
 
 
 @app.command()
@@ -329,3 +343,19 @@ def erase(
             yes=yes,
         )
     _end(good=good)
+
+
+@app.command()
+def stats(
+    *,
+    form: Annotated[
+        StatsFormat, typer.Option("--format", help="For people, for programs, for Prometheus and the like.")
+    ] = StatsFormat.TABLE,
+    home: Home = None,
+) -> None:
+    """Say how it stands: what was counted by all processes, what waits for which sink and how long."""
+    from cmdrdata_transport.cli.stats import FORMATS as SHOWN  # noqa: N811, PLC0415 - one command, one module
+
+    with _errors_in_one_line():
+        tracker = Tracker(home=home)
+        SHOWN[form.value](console(), measure(tracker.home, tracker.sinks))

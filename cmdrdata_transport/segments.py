@@ -385,7 +385,8 @@ def clear_litter(directory: Path) -> None:
 class Backlog:
     """What one sink has not taken yet of one segment.
 
-    `live` says that the segment's writer is at work, and delivers it itself.
+    `live` says that the segment's writer is at work, and delivers it itself. `oldest` is the first of
+    these events, as it stands in the journal.
     """
 
     segment: Path
@@ -396,6 +397,7 @@ class Backlog:
     events: int
     size: int
     live: bool
+    oldest: bytes = b""
 
 
 def backlog(directory: Path) -> list[Backlog]:
@@ -475,7 +477,7 @@ def _backlog_of(segment: Path) -> Iterator[Backlog]:
             header, start = found or (None, 0)
             live = not _lock(fd, fcntl.LOCK_SH) and header is not None and not header.external
             for sink in header.sinks if header else ():
-                events, size = _count_after(fd, max(start, marked(segment, sink)))
+                events, size, oldest = _count_after(fd, max(start, marked(segment, sink)))
                 if events and header:
                     yield Backlog(
                         segment=segment,
@@ -486,20 +488,23 @@ def _backlog_of(segment: Path) -> Iterator[Backlog]:
                         events=events,
                         size=size,
                         live=live,
+                        oldest=oldest,
                     )
     finally:
         os.close(fd)
 
 
-def _count_after(fd: int, offset: int) -> tuple[int, int]:
+def _count_after(fd: int, offset: int) -> tuple[int, int, bytes]:
     events = size = 0
+    oldest = b""
     whole = False
     while not whole:
         found, _, whole = _read_on(fd, offset, finished=True)
+        oldest = oldest or next(iter(found.lines), b"")
         events += len(found.lines)
         size += sum(map(len, found.lines))
         offset += found.used
-    return events, size
+    return events, size, oldest
 
 
 def _read_on(fd: int, offset: int, *, finished: bool, size: int = READ_BYTES) -> tuple[Records, bytes, bool]:

@@ -7,6 +7,7 @@
     doctor    what `cmdrdata_transport.doctor` found
     drain     delivering what dead processes left
     replay    sending again what sinks have refused, or a ledger's events
+    stats     what was counted and what waits, as a table, JSON or OpenMetrics
     keep      removing what is old, or a customer's
     asking    a question before something is done
     view      lines and tables

@@ -354,7 +354,7 @@ def stats(
     home: Home = None,
 ) -> None:
     """Say how it stands: what was counted by all processes, what waits for which sink and how long."""
-    from cmdrdata_transport.cli.stats import FORMATS as SHOWN  # noqa: N811, PLC0415 - one command, one module
+    from cmdrdata_transport.cli.stats import FORMATS as SHOWN  # noqa: PLC0415 - one command, one module
 
     with _errors_in_one_line():
         tracker = Tracker(home=home)

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from decimal import Decimal
 from pathlib import Path
-from time import monotonic
+from time import monotonic, sleep
 from typing import Any, Self
 
 import psycopg
@@ -34,6 +34,14 @@ HOME = Path()
 def opened(url: str, **environ: str) -> Outlet:
     """An outlet with an environment of its own."""
     return open_sink(url, home=HOME, environ=environ)
+
+
+def until(condition: Callable[[], bool]) -> None:
+    """Wait for something that happens elsewhere; a minute is as good as never."""
+    deadline = monotonic() + 60
+    while not condition():
+        assert monotonic() < deadline
+        sleep(0.01)
 
 
 @pytest.fixture
@@ -539,12 +547,10 @@ def test_a_server_that_never_speaks_delays_its_own_lane_only(tmp_path: Path) -> 
         )
         setup.append(3)
         setup.delivery.ensure_running()
-        while other.got != once(3):
-            pass
+        until(lambda: other.got == once(3))
         (lane, _) = setup.delivery._lanes
-        while lane.trouble is None:
-            setup.delivery.flush(0.1)
-        assert "timeout" in lane.trouble
+        until(lambda: lane.trouble is not None)
+        assert "timeout" in str(lane.trouble)
         setup.delivery.close(0)
 
 
@@ -653,8 +659,7 @@ def test_a_program_that_becomes_another_leaves_no_session(
     )
     assert process.stdout is not None
     assert process.stdout.readline() == "here\n"
-    while rows(sessions) != [0]:
-        pass
+    until(lambda: rows(sessions) == [0])
     process.communicate("\n", timeout=60)
     assert rows() == ["event-1"]
 

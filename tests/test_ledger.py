@@ -306,7 +306,7 @@ def test_a_ledger_that_breaks_while_it_is_read_is_unavailable(tmp_path: Path) ->
 
 def test_how_long_attempts_took(tmp_path: Path, url: str) -> None:
     """Answers, errors and what was given up are told apart; parts and what is awaited are no attempts."""
-    took = [
+    took: list[tuple[int, dict[str, Any]]] = [
         *((number, {"outcome": "ok"}) for number in range(1, 102)),
         *((number, {"outcome": "error", "usage_status": "none"}) for number in (5, 15)),
         (900, {"outcome": "unknown", "usage_status": "none"}),

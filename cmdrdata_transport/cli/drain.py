@@ -15,6 +15,7 @@ from cmdrdata_transport.segments import Claim, backlog, claim, remove_if_deliver
 
 if TYPE_CHECKING:
     from pathlib import Path
+    from types import FrameType
 
     from rich.console import Console
 
@@ -55,8 +56,12 @@ def show(out: Console, err: Console, *, home: Path, timeout: float) -> bool:
 def keep_on(err: Console, *, home: Path) -> None:
     """Deliver as events come, until the process is told to end; a line on `err` says how many so far."""
     stopped = threading.Event()
+
+    def stop(_: int, __: FrameType | None) -> None:
+        stopped.set()
+
     for told in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(told, lambda *_: stopped.set())
+        signal.signal(told, stop)
     with Progress(
         TextColumn("{task.description}", markup=False),
         TextColumn("{task.completed:,.0f} delivered"),

@@ -455,6 +455,12 @@ class TestWhatWasSent:
         assert Seen(tmp_path, lambda *_: None).again(lines, "a") == set()
         assert list(tmp_path.iterdir()) == []
 
+    @pytest.mark.parametrize("event_id", ["job-1", "01890a5d-ac96-774b-8cce-b302099a8057"])
+    def test_an_id_of_the_application_s_is_told_once(self, tmp_path: Path, event_id: str) -> None:
+        """What it records with an id of its own may come again, and that id may be random too."""
+        lines = [line_of(1, event_id=event_id, model=model) for model in ("gpt-5", "other")]
+        assert Seen(tmp_path, lambda *_: None).again(lines, "a") == {1}
+
     def test_where_nothing_can_be_looked_up_all_is_sent(self, tmp_path: Path) -> None:
         """A second telling can be told by its id; one that is missing is lost."""
         (tmp_path / "seen.db").write_bytes(b"this is no database" * 100)

@@ -94,10 +94,10 @@ def tallies(home: Path) -> list[Tally]:
         try:
             said = decode(path.read_bytes())
             tally = Tally(**said)
-        except (OSError, ValueError, TypeError):
+            if tally.updated > time() - KEPT_SECONDS and Counter(tally.counts).total() >= 0:
+                found.append(tally)
+        except (OSError, ValueError, TypeError):  # it is none
             continue
-        if tally.updated > time() - KEPT_SECONDS:
-            found.append(tally)
     return sorted(found, key=lambda each: -each.updated)
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -48,6 +50,16 @@ def test_what_cannot_be_read_is_left_out(tmp_path: Path) -> None:
     kept(tmp_path, events=1)
     (tmp_path / "stats" / "1-x.json").write_text("{")
     (tmp_path / "stats" / "2-x.json").write_text('{"events": 1}')
+    words: dict[str, Any] = {
+        "tracker": "t",
+        "service": None,
+        "pid": 1,
+        "started": 1.0,
+        "updated": 1e12,
+        "counts": {},
+    }
+    for number, wrong in enumerate((("updated", "now"), ("counts", 3), ("counts", {"events": "many"}))):
+        (tmp_path / "stats" / f"3-{number}.json").write_text(json.dumps({**words, wrong[0]: wrong[1]}))
     assert totals(tallies(tmp_path)) == {"events": 1}
 
 

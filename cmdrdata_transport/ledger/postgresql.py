@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Generator, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any, LiteralString
 
 from cmdrdata_transport.errors import TrackingSetupError, Unavailable
@@ -58,18 +58,18 @@ class PostgresReader:
 
     def __init__(self, target: Target) -> None:
         self._target = target
-        self._connection = _opened(target)
-        with _told():
-            known = columns(self._connection)
-        if not known:
-            self.close()
-            raise TrackingSetupError(
-                f"there is no ledger in {target.identity}: nothing has been delivered to it yet"
-            )
+        self._connection = connect(target, target.timeout)
+        with ExitStack() as undo:
+            undo.callback(self.close)
+            if not self.columns():
+                raise TrackingSetupError(
+                    f"there is no ledger in {target.identity}: nothing has been delivered to it yet"
+                )
+            undo.pop_all()
 
     def columns(self) -> set[str]:
         """The names of the ledger's columns. Raises `Unavailable`, as all of these do."""
-        with _told():
+        with _reading(self._connection):
             return columns(self._connection)
 
     def sums(self, by: Sequence[str], units: Sequence[str], bounds: Bounds) -> list[tuple[Any, ...]]:
@@ -85,9 +85,8 @@ class PostgresReader:
         where, values = between(_WORDS, bounds)
         statement = f"{_ENTRIES} WHERE {where} ORDER BY seq"
         with (
-            _told(),
-            _opened(self._target) as connection,
-            transaction(connection),
+            connect(self._target, self._target.timeout) as connection,
+            _reading(connection),
             connection.cursor(name="usage_events") as cursor,
         ):
             cursor.itersize = FETCHED
@@ -106,7 +105,7 @@ class PostgresReader:
 
     def last(self) -> int:
         """The horizon: the greatest position such that no event can come before it any more."""
-        with _told():
+        with _reading(self._connection):
             row = self._connection.execute(_HORIZON).fetchone()
         newest, numbers = row or (0, None)
         # A number is a little below or above the newest position, whatever the turn.
@@ -118,29 +117,23 @@ class PostgresReader:
         self._connection.close()
 
     def _rows(self, by: Sequence[str], sql: str, values: list[str | int]) -> list[tuple[Any, ...]]:
-        with _told():
+        with _reading(self._connection):
             rows = self._connection.execute(sql.encode(), storable(values)).fetchall()
         return [(*map(_plain, row[: len(by)]), *row[len(by) :]) for row in rows]
 
     def _entries(self, rest: LiteralString, *values: int) -> list[tuple[int, str]]:
-        with _told():
+        with _reading(self._connection):
             return self._connection.execute(f"{_ENTRIES} {rest}", values).fetchall()
 
 
-def _opened(target: Target) -> psycopg.Connection[Any]:
-    connection = connect(target, target.timeout)
-    with _told():
-        connection.execute("SET default_transaction_read_only = on")
-    return connection
-
-
 @contextmanager
-def _told() -> Generator[None]:
-    """The driver's errors as one of ours."""
+def _reading(connection: psycopg.Connection[Any]) -> Generator[None]:
+    """A transaction that changes nothing; the driver's errors as one of ours."""
     import psycopg  # noqa: PLC0415 - the driver is imported where it is used
 
     try:
-        yield
+        with transaction(connection, "BEGIN READ ONLY"):
+            yield
     except psycopg.Error as error:
         refusal = refusal_of(error)
         raise Unavailable(str(refusal)) from None

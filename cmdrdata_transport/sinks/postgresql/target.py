@@ -18,7 +18,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from math import ceil
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, LiteralString
 from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlencode, urlsplit
 
 from cmdrdata_transport.errors import TrackingSetupError, Unavailable
@@ -151,11 +151,11 @@ def limited(connection: psycopg.Connection[Any], seconds: float) -> Generator[No
 
 
 @contextmanager
-def transaction(connection: psycopg.Connection[Any]) -> Generator[None]:
+def transaction(connection: psycopg.Connection[Any], begin: LiteralString = "BEGIN") -> Generator[None]:
     """All that happens inside, or nothing. (The driver's own logs a warning for each that is lost.)"""
     import psycopg  # noqa: PLC0415 - see `connect`
 
-    connection.execute("BEGIN")
+    connection.execute(begin)
     try:
         yield
     except BaseException:

@@ -183,14 +183,16 @@ class Account:
             if resource is None
             else derived_event_id(route.scope, resource),
             "timestamp": timestamp(self._started),
+        }
+        if who.customer is not None:  # so early because the sink for Kafka reads no further
+            event["customer_id"] = who.customer
+        event |= {
             "library_version": settings.library_version,
             **route.constants,
             **answer.found,
             "usage_status": status,
             "outcome": outcome,
         }
-        if who.customer is not None:
-            event["customer_id"] = who.customer
         if who.metadata:
             event["metadata"] = who.metadata
         if settings.service is not None:

@@ -9,14 +9,18 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import pytest
 from journals import event_of, line_of, once, run, set_up
 from kafka_cluster import INIT_PRODUCER_ID, PRODUCE, Cluster, refusing_passwords
 
+from cmdrdata_transport import Tracker, tracked_http_client
 from cmdrdata_transport import lanes as lanes_module
 from cmdrdata_transport.errors import Rejected, TrackingSetupError, Unavailable
-from cmdrdata_transport.event import decode
+from cmdrdata_transport.event import decode, encode
 from cmdrdata_transport.sinks import Outlet, Unauthorized, open_sink
+from cmdrdata_transport.sinks import kafka as kafka_module
+from cmdrdata_transport.sinks.kafka import message_of
 
 REMOTE = "kafka://broker-1,broker-2:9093/usage"
 LOGIN = {"CMDRDATA_KAFKA_USERNAME": "zoo", "CMDRDATA_KAFKA_PASSWORD": "secret"}
@@ -136,10 +140,11 @@ def test_beyond_this_machine_it_speaks_tls(
 # --- what a consumer reads --------------------------------------------------------------------------
 
 
-def test_an_event_is_a_cloud_event(tmp_path: Path, cluster: Cluster) -> None:
+@pytest.mark.parametrize("customer", ["acme", "дом", 'a"b\\c', "{}"])
+def test_an_event_is_a_cloud_event(tmp_path: Path, cluster: Cluster, customer: str) -> None:
     """Structured mode: the attributes that readers of CloudEvents look for, and the event to the byte."""
     outlet = opened(cluster.url, tmp_path)
-    line = line_of(1, metadata={"feature": "chät"}, input_tokens=10**30)
+    line = line_of(1, customer_id=customer, metadata={"feature": "chät"}, input_tokens=10**30)
     outlet.send([line])
     (message,) = cluster.read(1)
     value = message.value() or b""
@@ -151,13 +156,33 @@ def test_an_event_is_a_cloud_event(tmp_path: Path, cluster: Cluster) -> None:
         "id": "event-1",
         "source": "cmdrdata-transport",
         "type": "cmdrdata.usage",
-        "subject": "acme",
+        "subject": customer,
         "time": "2026-11-21T12:00:00.250000Z",
         "datacontenttype": "application/json",
     }
     assert message.headers() == [("content-type", b"application/cloudevents+json; charset=UTF-8")]
-    assert message.key() == b"acme"
+    assert message.key() == customer.encode()
     outlet.close()
+
+
+def test_an_event_is_read_where_it_does_not_begin_as_ours_do() -> None:
+    """Fields in another order, as another version may write them, make the same message."""
+    event = event_of(1)
+    other = dict(reversed(event.items()))
+    (key, value), (other_key, other_value) = message_of(encode(event)), message_of(encode(other))
+    assert key == other_key == b"acme"
+    assert decode(value) == decode(other_value)
+
+
+def test_an_event_of_the_transport_begins_as_the_sink_expects(tmp_path: Path) -> None:
+    """So the quick way is taken for all that we write, and not only for what tests write."""
+    tracker = Tracker(sinks=["jsonl:///usage.jsonl"], home=tmp_path, customer_id="acme")
+    answer = {"id": "r1", "model": "gpt-5", "output": [], "usage": {"input_tokens": 7, "output_tokens": 3}}
+    transport = httpx2.MockTransport(lambda _: httpx2.Response(200, json=answer))
+    with tracked_http_client("openai", transport=transport, tracker=tracker) as client:
+        client.post("https://api.openai.com/v1/responses", json={"model": "gpt-5", "input": "?"})
+    tracker.close()
+    assert kafka_module._START.match((tmp_path / "usage.jsonl").read_bytes())
 
 
 def test_an_event_of_nobody_has_no_key_and_no_subject(tmp_path: Path, cluster: Cluster) -> None:

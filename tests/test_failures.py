@@ -1,4 +1,4 @@
-"""Storage that fails: nothing is lost that is anywhere, and what is lost has a number and a name."""
+"""Storage, clocks and receivers that fail: nothing is lost that is anywhere, and what is has a number."""
 
 from __future__ import annotations
 
@@ -6,13 +6,18 @@ import logging
 import multiprocessing
 import os
 import sqlite3
+import time
 from collections import Counter
+from collections.abc import Callable
 from contextlib import closing
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 from journals import Receiver, Setup, once, set_up
 
+from cmdrdata_transport import Tracker, UsageEvent, journal, lanes
+from cmdrdata_transport.demo.loopback import Answer, Call, Loopback
 from cmdrdata_transport.ledger import Ledger
 from cmdrdata_transport.sinks.damage import opening
 
@@ -140,3 +145,84 @@ def test_another_kind_of_file_is_left_where_it_is(tmp_path: Path) -> None:
     (tmp_path / "usage.db").unlink()
     assert setup.delivery.flush(10)
     assert stored(tmp_path / "usage.db") == once(1)
+
+
+LATER, EARLIER = 400 * 24 * 3600.0, -400 * 24 * 3600.0
+
+
+@pytest.mark.parametrize("jumps", [(EARLIER, 0.0), (LATER, 0.0), (0.0, LATER, EARLIER, 0.0)])
+def test_a_clock_that_jumps_loses_and_doubles_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, jumps: tuple[float, ...]
+) -> None:
+    """Events have the time that the clock said, and ids of their own; none waits for a clock to come back."""
+    now = [0.0]
+    for module in ("stated", "journal", "segments", "tallies", "seen", "jobs"):
+        monkeypatch.setattr(f"cmdrdata_transport.{module}.time", lambda: time.time() + now[0])
+    monkeypatch.setattr(journal, "time_ns", lambda: int((time.time() + now[0]) * 1e9))
+    receiver = Receiver("other", raises=[OSError()] * 3)
+    events: list[UsageEvent] = []
+
+    def collect(landed: list[UsageEvent]) -> None:
+        if receiver.raises:
+            raise receiver.raises.pop()
+        events.extend(landed)
+
+    tracker = Tracker([LEDGER, collect], home=tmp_path)
+    for number, jump in enumerate(jumps):
+        now[0] = jump
+        for _ in range(10):
+            tracker.record(provider="x-ai", usage={"input_tokens": 1}, customer_id=f"customer-{number}")
+        tracker._journal.close()  # the next event begins a segment, named by the clock
+    assert tracker.flush(30)
+    tracker.close(5)
+    assert len({each.event_id for each in events}) == len(events) == 10 * len(jumps)
+    with Ledger.open(LEDGER, home=tmp_path) as ledger:
+        for number, jump in enumerate(jumps):
+            middle = datetime.fromtimestamp(time.time() + jump, UTC)
+            day = timedelta(days=1)
+            (row, *_) = [
+                row
+                for row in ledger.report(since=middle - day, until=middle + day)
+                if row["customer_id"] == f"customer-{number}"
+            ]
+            assert row["events"] == 10
+    assert list((tmp_path / "journal").iterdir()) == []
+
+
+def hang_up(_: Call) -> Answer | None:
+    """The receiver took the event, and says nothing."""
+    return None
+
+
+def break_off(_: Call) -> Answer:
+    """It says that all is well, and dies over it."""
+    return Answer(status=201, headers=[("content-length", "500")], body=[b"{", b"}"], close_after=1)
+
+
+def fail(_: Call) -> Answer:
+    """It stored the event, and failed afterwards."""
+    return Answer(status=500)
+
+
+@pytest.mark.parametrize("trouble", [hang_up, break_off, fail])
+def test_a_receiver_that_takes_an_event_and_fails_is_told_again_by_the_same_key(
+    tmp_path: Path, trouble: Callable[[Call], Answer | None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody can know whether it has the event: it comes with the key that it came with, and none is lost."""
+    monkeypatch.setattr(lanes, "FIRST_PAUSE_SECONDS", 0.0)
+    troubles = [trouble] * 4
+    told: list[str | None] = []
+
+    def answer(call: Call) -> Answer | None:
+        told.append(call.header("idempotency-key"))
+        return troubles.pop()(call) if troubles else Answer(status=201)
+
+    with Loopback(answer) as server:
+        setup = set_up(tmp_path, f"{server.url}/events", "jsonl:///usage.jsonl")
+        setup.delivery.ensure_running()
+        setup.append(10)
+        assert setup.delivery.flush(30)
+        setup.delivery.close(5)
+    assert set(told) == {f"event-{number}" for number in range(10)}
+    assert len((tmp_path / "usage.jsonl").read_bytes().splitlines()) == 10
+    assert setup.segments() == []

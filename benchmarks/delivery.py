@@ -4,9 +4,11 @@
 
 Ours is what a delivery thread does: lines of the journal become events, are checked, and are stored once
 each whatever is told again. The bare driver is given the same rows, ready made, for a table with the
-same columns and indexes, in batches of the same size: `executemany` for SQLite, `COPY` for PostgreSQL.
+same columns and indexes, in batches of the same size: `executemany` for SQLite, `COPY` for PostgreSQL,
+and for Kafka `produce` of the same messages with the same settings, and `flush`.
 
-Without a URL PostgreSQL is a server of its own in a temporary directory, as the tests have it. Machines
+Without a URL PostgreSQL is a server of its own in a temporary directory, as the tests have it, and
+Kafka is librdkafka's mock cluster, in this process: what it takes of the CPU it takes of both. Machines
 differ and are shared, so the bar is for the ratio, the median of rounds that alternate. Nothing here
 fails: it prints.
 """
@@ -21,14 +23,17 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
-from time import perf_counter
+from time import perf_counter, time
 from typing import Any, NamedTuple
-from uuid import uuid4
+from urllib.parse import urlsplit
 
 import psycopg
+from confluent_kafka import Producer
 
 from cmdrdata_transport.event import FORMAT, encode
+from cmdrdata_transport.identity import new_event_id
 from cmdrdata_transport.sinks import Outlet, open_sink
+from cmdrdata_transport.sinks.kafka import message_of, target_of
 
 BAR = 0.5
 
@@ -36,12 +41,12 @@ Rows = list[tuple[Any, ...]]
 
 
 class Contest(NamedTuple):
-    """A sink and the driver below it. `clear` empties both; `rows` is what the sink has stored."""
+    """A sink and the driver below it. `clear` empties both; `rows` is what the sink makes of lines."""
 
     name: str
     outlet: Outlet
     clear: Callable[[], object]
-    rows: Callable[[], Rows]
+    rows: Callable[[Sequence[bytes]], Rows]
     bare: Callable[[Sequence[tuple[Any, ...]]], object]
 
 
@@ -51,7 +56,7 @@ def lines(number: int) -> list[bytes]:
         encode(
             {
                 "format": FORMAT,
-                "event_id": str(uuid4()),
+                "event_id": new_event_id(time()),
                 "timestamp": f"2026-11-21T12:{each // 60 % 60:02d}:{each % 60:02d}.250000Z",
                 "customer_id": f"customer-{each % 100}",
                 "metadata": {"feature": "chat", "tier": 3},
@@ -123,7 +128,7 @@ def sqlite_contest(directory: Path, resources: ExitStack) -> Contest:
             bare.executemany(insert, batch)
             bare.execute("COMMIT")
 
-    def stored() -> Rows:
+    def stored(_: Sequence[bytes]) -> Rows:
         return ours.execute("SELECT * FROM usage_events").fetchall()
 
     return Contest("SQLite, executemany", outlet, clear, stored, write)
@@ -149,10 +154,39 @@ def postgresql_contest(url: str, resources: ExitStack) -> Contest:
                 for row in batch:
                     copy.write_row(row)
 
-    def stored() -> Rows:
+    def stored(_: Sequence[bytes]) -> Rows:
         return connection.execute("SELECT * FROM usage_events").fetchall()
 
     return Contest("PostgreSQL, COPY", outlet, clear, stored, write)
+
+
+def kafka_contest(url: str, resources: ExitStack) -> Contest:
+    """One topic, and two producers; each message's report is asked for."""
+    outlet = open_sink(url, home=Path(), environ={})
+    resources.callback(outlet.close)
+    outlet.send(lines(1))
+    producer = Producer(dict(target_of(urlsplit(url), {}).settings))
+    resources.callback(producer.close)
+
+    def write(rows: Sequence[tuple[Any, ...]]) -> None:
+        reported = 0
+
+        def report(error: object, _: object) -> None:
+            nonlocal reported
+            reported += error is None
+
+        for batch in batches(rows, outlet.batch):
+            for key, value in batch:
+                producer.produce("usage", value, key, on_delivery=report, headers=_HEADERS)
+            producer.flush()
+        if reported != len(rows):
+            raise SystemExit("the brokers did not take all messages")
+
+    write([(b"first", b"which waits for the connection")])
+    return Contest("Kafka, produce", outlet, lambda: None, lambda fresh: list(map(message_of, fresh)), write)
+
+
+_HEADERS: list[tuple[str, str | bytes | None]] = [("content-type", b"application/cloudevents+json")]
 
 
 def compare(contest: Contest, rounds: int, events: int) -> tuple[float, float, float]:
@@ -165,7 +199,7 @@ def compare(contest: Contest, rounds: int, events: int) -> tuple[float, float, f
         for batch in batches(fresh, contest.outlet.batch):
             contest.outlet.send(batch)
         ours = events / (perf_counter() - began)
-        rows = contest.rows()
+        rows = contest.rows(fresh)
         began = perf_counter()
         contest.bare(rows)
         rates.append((events / (perf_counter() - began), ours))
@@ -185,6 +219,7 @@ def main() -> None:
         contests = [
             sqlite_contest(directory, resources),
             postgresql_contest(asked.postgresql or _own_server(resources), resources),
+            kafka_contest(_own_brokers(resources), resources),
         ]
         print(f"{'events a second':24} {'bare':>9} {'ours':>9} {'ratio':>6} {'bar':>6}")
         for contest in contests:
@@ -192,11 +227,23 @@ def main() -> None:
             print(f"{contest.name:24} {bare:9,.0f} {ours:9,.0f} {ratio:6.2f} {BAR:6.2f}", flush=True)
 
 
+_TESTS = str(Path(__file__).resolve().parent.parent / "tests")
+
+
+def _own_brokers(resources: ExitStack) -> str:
+    sys.path.insert(0, _TESTS)
+    from kafka_cluster import Cluster  # noqa: PLC0415 - the tests' own, which only stands on the path now
+
+    cluster = Cluster()
+    resources.callback(cluster.close)
+    return cluster.url
+
+
 def _own_server(resources: ExitStack) -> str:
-    sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
+    sys.path.insert(0, _TESTS)
     from postgres import running  # noqa: PLC0415 - the tests' own, which only stands on the path now
 
-    server = resources.enter_context(running())
+    server = resources.enter_context(running(fsync="on"))
     return server.url(server.new_database())
 
 

@@ -165,6 +165,11 @@ def examine(home: Path | None = None) -> Setup:
                 recorded = {row["usage_status"]: row["events"] for row in opened.report(by=("usage_status",))}
         except TrackingError as error:
             problems.append(str(error))
+    problems += [
+        f"{path} was set aside: a damaged ledger. What can be read of it comes back by "
+        f"cmdrdata-transport replay --from-ledger --ledger {path} --sink {sink}; then move it away"
+        for sink, path in _set_aside(tracker.sinks, tracker.home)
+    ]
     return Setup(
         home=tracker.home,
         sinks=tracker.sinks,
@@ -193,6 +198,16 @@ def unmetered_packages() -> list[Unmetered]:
 def _is_there(sink: str, home: Path) -> bool:
     """Whether this sink is a ledger, and its file is there."""
     return sink.startswith("sqlite:") and file_of(urlsplit(sink), home).exists()
+
+
+def _set_aside(sinks: Sequence[str], home: Path) -> Generator[tuple[str, Path]]:
+    """Ledgers that were found damaged, with the sink that they were."""
+    for sink in sinks:
+        if sink.startswith("sqlite:"):
+            file = file_of(urlsplit(sink), home)
+            for path in sorted(file.parent.glob(f"{file.name}.corrupt-*")):
+                if not path.name.endswith(("-wal", "-shm")):
+                    yield sink, path
 
 
 def _lines(path: Path) -> int:

@@ -15,9 +15,12 @@ from pathlib import Path
 
 import pytest
 from journals import Receiver, Setup, once, set_up
+from typer.testing import CliRunner
 
 from cmdrdata_transport import Tracker, UsageEvent, journal, lanes
+from cmdrdata_transport.cli.app import app
 from cmdrdata_transport.demo.loopback import Answer, Call, Loopback
+from cmdrdata_transport.doctor import examine
 from cmdrdata_transport.ledger import Ledger
 from cmdrdata_transport.sinks.damage import opening
 
@@ -109,6 +112,30 @@ def test_it_is_said_what_can_be_read_in_the_one_set_aside(
     moment = "2026-11-21T12:00:00.250000Z"
     assert f"has 50 events of {moment} to {moment} that are nowhere else" in caplog.text
     assert stored(tmp_path / "usage.db") == once(51, start=50)
+
+
+def test_what_can_be_read_of_the_one_set_aside_comes_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The doctor says what to type; that brings the events whose pages are whole, and says where it ended."""
+    setup = set_up(tmp_path, LEDGER, mode="flush")
+    setup.append(2000)
+    assert setup.delivery.close(30)
+    path = tmp_path / "usage.db"
+    damage(path, path.stat().st_size // 2)
+    setup.append(1, start=2000)
+    setup.delivery.close(30)
+    monkeypatch.setenv("CMDRDATA_SINKS", LEDGER)
+    (problem,) = examine(tmp_path).problems
+    assert f"{aside(tmp_path)[0]} was set aside" in problem
+    typed = problem.partition("cmdrdata-transport ")[2].partition(";")[0].split()
+    done = CliRunner().invoke(app, [*typed, "--yes"], env={"CMDRDATA_HOME": str(tmp_path), "COLUMNS": "300"})
+    assert "The ledger cannot be read further: database disk image is malformed" in done.output
+    assert done.exit_code == 1
+    found = stored(path)
+    assert set(found.values()) == {1}
+    assert 200 < len(found) < 2001
+    assert found[2000] == 1
 
 
 def deliver(home: Path, number: int) -> None:

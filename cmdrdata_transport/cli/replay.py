@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 from contextlib import closing
 from typing import TYPE_CHECKING
 
@@ -12,7 +13,7 @@ from rich.text import Text
 from cmdrdata_transport.cli.asking import agreed
 from cmdrdata_transport.cli.drain import show as deliver
 from cmdrdata_transport.cli.view import number, printable
-from cmdrdata_transport.errors import TrackingSetupError
+from cmdrdata_transport.errors import TrackingSetupError, Unavailable
 from cmdrdata_transport.ledger import Ledger
 from cmdrdata_transport.replaying import Letters, copy, letters, resend
 from cmdrdata_transport.sinks import open_sink
@@ -77,7 +78,7 @@ def from_ledger(
     if not ledger.startswith("/") and "://" in ledger:
         _not_itself(open_sink(ledger, home=home, environ=os.environ).identity, outlet.identity)
     with Ledger.open(ledger, home=home) as opened:
-        total = sum(row["events"] for row in opened.report(by=(), since=since, until=until))
+        total = _total(opened, since, until)
         times = "".join(
             f" {word} {moment:%Y-%m-%d %H:%M:%S}Z"
             for word, moment in (("since", since), ("until", until))
@@ -89,10 +90,11 @@ def from_ledger(
         out.print(Text(printable(said)), soft_wrap=True)
         if not total:
             return True
+        cut: list[str] = []
         if not agreed(err, "Send them?", yes=yes):
             return False
         with (
-            closing(_lines(opened, since, until)) as lines,
+            closing(_lines(opened, since, until, cut)) as lines,
             Progress(
                 TextColumn("{task.description}", markup=False),
                 BarColumn(),
@@ -114,16 +116,32 @@ def from_ledger(
             )
     if stopped is None:
         out.print(f"{number(written)} sent")
-        return True
+        for reason in cut:
+            out.print(Text(printable(f"The ledger cannot be read further: {reason}"), style="yellow"))
+        return not cut
     taken = written - stopped.pending
     told = f"{number(taken)} sent; {number(stopped.pending)} wait in the journal ({stopped.trouble})"
     out.print(Text(printable(f"{told}, and {number(total - written)} were not begun with"), style="yellow"))
     return False
 
 
-def _lines(ledger: Ledger, since: datetime | None, until: datetime | None) -> Generator[bytes]:
-    for entry in ledger.events(since=since, until=until):
-        yield entry.event.to_json()
+def _total(ledger: Ledger, since: datetime | None, until: datetime | None) -> int:
+    try:
+        return sum(row["events"] for row in ledger.report(by=(), since=since, until=until))
+    except Unavailable:  # a damaged one: as many as can be read
+        with closing(_lines(ledger, since, until, [])) as lines:
+            return sum(1 for _ in lines)
+
+
+def _lines(
+    ledger: Ledger, since: datetime | None, until: datetime | None, cut: list[str]
+) -> Generator[bytes]:
+    """The events, up to where the ledger is damaged; `cut` is told of that."""
+    try:
+        for entry in ledger.events(since=since, until=until):
+            yield entry.event.to_json()
+    except (sqlite3.Error, Unavailable) as error:
+        cut.append(str(error))
 
 
 def _not_itself(ledger: str, sink: str) -> None:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import pty
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -178,6 +181,28 @@ def test_nothing_is_removed_unasked(tmp_path: Path, command: list[str]) -> None:
     assert "nothing has been done" in done.output
     assert "0 events" in done.output
     assert len(customers(tmp_path)) == 40
+
+
+@pytest.mark.parametrize(("answer", "left", "code"), [("n", 40, 1), ("y", 20, 0)])
+def test_in_a_terminal_it_asks(tmp_path: Path, answer: str, left: int, code: int) -> None:
+    """It says what it will do, and does it only if that is wanted."""
+    lived_in(tmp_path)
+    ours, theirs = pty.openpty()
+    os.write(ours, f"{answer}\n".encode())
+    done = subprocess.run(
+        [sys.executable, "-m", "cmdrdata_transport", "erase", "--customer", SECRET, "--home", str(tmp_path)],
+        env={**os.environ, "CMDRDATA_SINKS": LEDGER},
+        stdin=theirs,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    os.close(ours)
+    os.close(theirs)
+    assert f"20 events of {SECRET} in {LEDGER}" in done.stdout
+    assert "Remove them for good? [y/N]" in done.stderr
+    assert ("Nothing has been done." in done.stderr) is bool(code)
+    assert (len(customers(tmp_path)), done.returncode) == (left, code)
 
 
 def test_a_time_that_is_none_is_wrong_input(tmp_path: Path) -> None:

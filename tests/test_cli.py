@@ -402,6 +402,10 @@ def test_help_and_version() -> None:
         "tail",
         "doctor",
         "drain",
+        "replay",
+        "prune",
+        "erase",
+        "stats",
     ]
     assert re.fullmatch(r"\d+\.\d+\.\d+\n", typed("--version").stdout)
 

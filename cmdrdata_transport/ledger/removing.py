@@ -69,10 +69,8 @@ def _do(ledger: str, which: Which, home: Path, environ: Mapping[str, str], *, re
 
 
 def _in_sqlite(connection: sqlite3.Connection, which: Which, *, remove: bool) -> int:
-    if which.before is not None:
-        condition, value = "at < ?", microseconds(which.before)
-    else:
-        condition, value = "customer_id = ?", which.customer
+    condition = "customer_id = ?" if which.before is None else "at < ?"
+    value = which.customer if which.before is None else microseconds(which.before)
     if not remove:
         found = connection.execute(f"SELECT count(*) FROM usage_events WHERE {condition}", [value])  # noqa: S608 - our own words
         return int(found.fetchone()[0])

@@ -11,7 +11,7 @@ import socket
 import struct
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -147,7 +147,8 @@ def _refuse_all(server: socket.socket) -> None:
             connection, _ = server.accept()
         except OSError:
             return
-        with connection, connection.makefile("rb") as requests:
+        # A client that was told no may hang up in the middle, and comes back.
+        with suppress(OSError), connection, connection.makefile("rb") as requests:
             while len(head := requests.read(12)) == 12:
                 size, kind, version, number = struct.unpack(">ihhi", head)
                 requests.read(size - 8)

@@ -49,7 +49,7 @@ def postgres_server() -> Iterator[Server]:
 
 
 collect_ignore = ["environments/test_places_of_sdks.py"]
-"""What only makes sense beside other SDKs than those here: `environments/run.py` runs it, without this file."""
+"""It only makes sense beside other SDKs than those here: `environments/run.py` runs it, without this file."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -513,3 +513,36 @@ def test_many_at_once(host: Host) -> None:
             time.sleep(0.02)
     assert {each.usage_status for each in host.events} == {"complete"}
     assert {each.customer_id for each in host.events} == {f"c{number}" for number in range(20)}
+
+
+def test_the_ledger_has_what_the_provider_bills_however_streams_are_left(host: Host) -> None:
+    """A provider bills what it generates, read or not; with draining the sums are the same, to the token."""
+    provider = Provider(seed=11)
+    messages: Any = [{"role": "user", "content": "SECRET"}]
+    with Loopback(provider) as server:
+        http = tracked_http_client("openai", tracker=host.tracker, include_usage=True)
+        claude_http = tracked_http_client("anthropic", tracker=host.tracker)
+        with (
+            openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", http_client=http) as gpt,
+            anthropic.Anthropic(base_url=server.url, api_key="none", http_client=claude_http) as claude,
+        ):
+            for number in range(24):
+                stream: Any = (
+                    gpt.chat.completions.create(model="gpt-5", messages=messages, stream=True, seed=number)
+                    if number % 2
+                    else claude.messages.create(
+                        model="claude-haiku-4-5", max_tokens=9 + number, messages=messages, stream=True
+                    )
+                )
+                for place, _ in enumerate(stream):
+                    if place == number % 5:
+                        break
+                stream.close()
+            for _ in range(300):
+                host.tracker.flush(5)
+                if len(host.events) == 24:
+                    break
+                time.sleep(0.02)
+    for unit in ("input_tokens", "output_tokens"):
+        assert sum(getattr(each.usage, unit) or 0 for each in host.events) == provider.total(unit)
+    assert {each.usage_status for each in host.events} == {"complete"}

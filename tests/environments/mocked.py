@@ -61,7 +61,8 @@ def test_a_mocked_answer_is_metered(
         httpx2_mock.add_response(headers={"content-type": "text/event-stream"}, stream=IteratorStream(EVENTS))
     else:
         httpx2_mock.add_response(headers={"content-type": "application/json"}, text=WHOLE)
-    asyncio.run(chat(asynchronous=asynchronous, **({"stream": True} if streaming else {})))
+    asked = {"stream": True, "stream_options": {"include_usage": True}} if streaming else {}
+    asyncio.run(chat(asynchronous=asynchronous, **asked))
     [event] = cmdrdata_usage
     assert (event.customer_id, event.provider, event.usage_status) == ("acme", "openai", "complete")
     assert (event.usage.input_tokens, event.usage.output_tokens) == (21, 5)

@@ -18,6 +18,7 @@ import os
 import threading
 from collections.abc import AsyncGenerator, Callable, Generator, Mapping
 from functools import cache
+from math import inf
 from queue import Empty, SimpleQueue
 from socket import SHUT_RDWR, socket
 from time import monotonic
@@ -44,7 +45,7 @@ class Drained:
         self._reading = threading.Lock()
         self._stopped = False
         self.seconds = recorder.drain_seconds
-        self.until = 0.0
+        self.until = inf
         _stop_at_exit()
         _readers.ensure_running()
 
@@ -180,18 +181,15 @@ class _Readers:
 
     def free(self) -> bool:
         """Whether there is somebody to read one more."""
-        reading = len(self._active) + self._new.qsize()
-        return self._waiter is not None and self._pid == os.getpid() and reading < MOST_AT_ONCE
+        return self._waiter is not None and self._pid == os.getpid() and len(self._active) < MOST_AT_ONCE
 
     def take(self, drained: Drained) -> None:
         """Have it read. Takes no lock: garbage collection comes here."""
+        self._active.append(drained)
         self._new.put(drained)
 
     def stop_all(self) -> None:
         """The process ends: what is known counts."""
-        with contextlib.suppress(Empty):
-            while True:
-                self._active.append(self._new.get_nowait())
         for drained in list(self._active):
             drained.stop()
 
@@ -201,15 +199,14 @@ class _Readers:
             with contextlib.suppress(Empty):
                 drained = new.get(timeout=LOOK_SECONDS if active else None)
                 drained.until = monotonic() + drained.seconds
-                active.append(drained)
                 reader = threading.Thread(
                     target=self._read, args=(drained,), name="cmdrdata drain reading", daemon=True
                 )
                 try:
                     reader.start()
-                except RuntimeError:  # there are as many threads as there may be
-                    active.remove(drained)
+                except RuntimeError:  # there are as many threads as there may be, or the process ends
                     drained.end()
+                    active.remove(drained)
             # One that is stopped stays active until its thread ends.
             for late in [each for each in active if each.is_late]:
                 late.stop(cut=True)

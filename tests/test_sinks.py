@@ -23,11 +23,12 @@ from cmdrdata_transport import __version__
 from cmdrdata_transport import lanes as lanes_module
 from cmdrdata_transport.errors import Rejected, TrackingSetupError, Unavailable
 from cmdrdata_transport.event import UNITS, UsageEvent, decode
-from cmdrdata_transport.sinks import Outlet, Unauthorized, open_sink
+from cmdrdata_transport.sinks import Outlet, Unauthorized, open_sink, posting
 from cmdrdata_transport.sinks import http as http_module
 from cmdrdata_transport.sinks import jsonl as jsonl_module
 from cmdrdata_transport.sinks.columns import microseconds
-from cmdrdata_transport.sinks.http import is_loopback, judge, seconds_of
+from cmdrdata_transport.sinks.posting import judge, seconds_of
+from cmdrdata_transport.sinks.remote import is_loopback
 from cmdrdata_transport.sinks.sqlite import MIGRATIONS, connect
 
 KEY = "cmd-live-v1-secret"
@@ -687,7 +688,7 @@ def test_a_long_answer_is_not_read_to_its_end(
     tmp_path: Path, api: Api, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The status says all: an answer of any size is taken, and its connection let go."""
-    monkeypatch.setattr(http_module, "ANSWER_BYTES", 3)
+    monkeypatch.setattr(posting, "ANSWER_BYTES", 3)
     outlet = opened(api.url, tmp_path)
     outlet.send([line_of(1)])
     outlet.send([line_of(2)])
@@ -810,11 +811,11 @@ def test_an_outlet_forgets_what_it_has_and_goes_on(tmp_path: Path, api: Api) -> 
     outlet = opened(api.url, tmp_path)
     outlet.forget()
     outlet.send([line_of(1)])
-    kept = list(http_module._PARENTS)
+    kept = list(posting._PARENTS)
     outlet.forget()
     outlet.send([line_of(2)])
     assert api.taken == [1, 2]
     outlet.close()
-    (parents,) = (each for each in http_module._PARENTS if each not in kept)
-    http_module._PARENTS.remove(parents)
+    (parents,) = (each for each in posting._PARENTS if each not in kept)
+    posting._PARENTS.remove(parents)
     parents.close()

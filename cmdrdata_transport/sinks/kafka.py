@@ -36,7 +36,7 @@ from urllib.parse import SplitResult, parse_qsl, unquote, urlencode, urlsplit
 from cmdrdata_transport.errors import Rejected, TrackingSetupError, Unavailable
 from cmdrdata_transport.event import decode, encode
 from cmdrdata_transport.sinks import Unauthorized
-from cmdrdata_transport.sinks.http import is_loopback, timeout_of
+from cmdrdata_transport.sinks.remote import is_loopback, timeout_of
 
 if TYPE_CHECKING:
     from confluent_kafka import KafkaError, Producer

@@ -22,7 +22,6 @@ import logging
 from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.util import find_spec
@@ -33,9 +32,10 @@ from urllib.parse import SplitResult, parse_qsl, unquote, urlencode
 from uuid import uuid4
 
 from cmdrdata_transport import __version__
-from cmdrdata_transport.errors import Rejected, TrackingSetupError, Unavailable
+from cmdrdata_transport.errors import Rejected, TrackingSetupError
 from cmdrdata_transport.event import decode
-from cmdrdata_transport.sinks.http import is_loopback, judge, proxy_for, timeout_of
+from cmdrdata_transport.sinks.posting import Connections, judge, post
+from cmdrdata_transport.sinks.remote import is_loopback, timeout_of
 
 if TYPE_CHECKING:
     import httpx
@@ -45,9 +45,6 @@ if TYPE_CHECKING:
 SIGNALS = ("logs", "metrics")
 
 OPTIONS = ("signals", "customer", "timeout", "insecure")
-
-ANSWER_BYTES = 64 * 1024
-"""How much of an answer is read: what it says of a part that was refused is short."""
 
 WARN_EVERY_SECONDS = 60.0
 
@@ -147,7 +144,7 @@ class OtlpOutlet:
     def __init__(self, target: Target) -> None:
         self.identity = target.identity
         self._target = target
-        self._transport: httpx.HTTPTransport | None = None
+        self._connections = Connections(target.scheme, target.host)
         self._taken: dict[str, set[bytes]] = {each: set() for each in target.signals}
         self._instance = str(uuid4())
         self._since = time_ns()
@@ -174,52 +171,30 @@ class OtlpOutlet:
 
     def close(self) -> None:
         """Close the connections. The next `send` opens new ones."""
-        transport, self._transport = self._transport, None
-        if transport is not None:
-            transport.close()
-
-    def __del__(self) -> None:
-        with suppress(Exception):
-            self.close()
+        self._connections.close()
 
     def forget(self) -> None:
-        """The connections are the parent's: they are kept, unused; and series need an origin of their own."""
-        if self._transport is not None:
-            _PARENTS.append(self._transport)
-            self._transport = None
+        """The connections are the parent's; and series need an origin of their own."""
+        self._connections.forget()
         self._instance = str(uuid4())
 
     def _post(self, signal: str, events: Sequence[Mapping[str, Any]], patience: float) -> None:
-        import httpx  # noqa: PLC0415 - half a second of import, on our own thread
-
         now = time_ns()
         if signal == "logs":
             body = logs_of(events, self._instance, now)
         else:
             body = metrics_of(events, self._instance, (self._since, now), customer=self._target.customer)
-        transport = self._transport = self._transport or httpx.HTTPTransport(
-            proxy=proxy_for(self._target.scheme, self._target.host)
-        )
-        request = httpx.Request(
-            "POST",
+        answered = post(
+            self._connections.opened(),
             f"{self._target.url}/v1/{signal}",
             headers={**_HEADERS, **self._target.headers[signal]},
             content=body,
-            extensions={"timeout": httpx.Timeout(patience).as_dict()},
+            patience=patience,
         )
-        try:
-            response = transport.handle_request(request)
-            try:
-                answer = _start_of(response.iter_raw())
-            finally:
-                response.close()
-        except Exception as error:
-            # Only the kind: a message may quote the URL, and with it what is secret in it.
-            raise Unavailable(type(error).__name__) from None
-        refusal = judge(response.status_code, response.headers.get("Retry-After"), now=time())
+        refusal = judge(answered.status, answered.retry_after, now=time())
         if refusal is not None:
             raise Rejected(f"{signal}: {refusal}")
-        number = _refused_of(signal, answer)
+        number = _refused_of(signal, answered.start)
         if signal == "logs" and number:
             # Which of them it does not say: each is asked about by itself, and some come twice, by one id.
             raise Rejected(f"logs: {number} of {len(events)} were refused")
@@ -443,15 +418,6 @@ def _headers(signal: str, user_info: str, environ: Mapping[str, str]) -> dict[st
             if not (equals and name.isascii() and name and value.isascii() and value.isprintable()):
                 raise TrackingSetupError(f"{variable} is written name=value,name=value")
             found[name] = value
-    return found
-
-
-def _start_of(chunks: Iterable[bytes]) -> bytes:
-    found = b""
-    for chunk in chunks:
-        found += chunk
-        if len(found) > ANSWER_BYTES:
-            break
     return found
 
 

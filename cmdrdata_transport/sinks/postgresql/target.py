@@ -23,7 +23,7 @@ from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlencode, urls
 
 from cmdrdata_transport.errors import TrackingSetupError, Unavailable
 from cmdrdata_transport.sinks import Unauthorized
-from cmdrdata_transport.sinks.http import is_loopback, timeout_of
+from cmdrdata_transport.sinks.remote import is_loopback, timeout_of
 
 if TYPE_CHECKING:
     import psycopg

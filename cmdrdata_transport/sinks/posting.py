@@ -1,0 +1,166 @@
+"""Posting over HTTP: connections that are kept, and what a receiver's answer says.
+
+Through a bare httpx transport, which no instrumentation of clients meters and which logs nothing. Does not
+know what is posted.
+"""
+
+from __future__ import annotations
+
+import email.utils
+from contextlib import suppress
+from math import isfinite
+from time import monotonic
+from typing import TYPE_CHECKING, NamedTuple
+from urllib.request import getproxies, proxy_bypass
+
+from cmdrdata_transport.errors import Rejected, Unavailable
+from cmdrdata_transport.sinks import Unauthorized
+from cmdrdata_transport.sinks.remote import is_loopback
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import httpx
+
+ANSWER_BYTES = 64 * 1024
+"""How much of an answer is read: to keep the connection, and because what it says is short."""
+
+_TAKEN = frozenset({*range(200, 300), 409})
+"""Any success; and a conflict, which says that the event is there already."""
+
+_UNAUTHORIZED = frozenset({401, 403})
+
+_ADDRESS = frozenset({*range(300, 400), 404, 405, 407})
+"""Statuses that speak of the URL or of a proxy, and not of the event."""
+
+_REFUSED = frozenset(range(400, 500)) - {408, 425, 429}
+"""What is left of these says that the event will never do; 408, 425 and 429 say "not now", as do all
+other statuses (RFC 9110, RFC 8470, RFC 6585)."""
+
+
+class _Unauthorized(Unavailable, Unauthorized):
+    """The receiver refuses every event, until somebody puts the key or the address right."""
+
+
+class Answered(NamedTuple):
+    """A receiver's answer: its status, the pause it asks for, and how its body begins."""
+
+    status: int
+    retry_after: str | None
+    start: bytes
+
+
+class Connections:
+    """Connections to one receiver, as many as are used at once. Made when they are first asked for."""
+
+    def __init__(self, scheme: str, host: str, most: int = 1) -> None:
+        self._scheme = scheme
+        self._host = host
+        self._most = most
+        self._transport: httpx.HTTPTransport | None = None
+
+    def opened(self) -> httpx.HTTPTransport:
+        """What to post with, also after `close`."""
+        self._transport = self._transport or self._made()
+        return self._transport
+
+    def close(self) -> None:
+        """Close them. They are made anew when they are asked for again."""
+        transport, self._transport = self._transport, None
+        if transport is not None:
+            transport.close()
+
+    def __del__(self) -> None:
+        with suppress(Exception):
+            self.close()
+
+    def forget(self) -> None:
+        """In a forked child: they are the parent's, and are kept, unused, so that nothing closes them."""
+        if self._transport is not None:
+            _PARENTS.append(self._transport)
+            self._transport = None
+
+    def _made(self) -> httpx.HTTPTransport:
+        from httpx import HTTPTransport, Limits  # noqa: PLC0415 - half a second of import, on our own thread
+
+        limits = Limits(
+            max_connections=self._most, max_keepalive_connections=self._most, keepalive_expiry=60.0
+        )
+        return HTTPTransport(limits=limits, proxy=proxy_for(self._scheme, self._host))
+
+
+_PARENTS: list[httpx.HTTPTransport] = []
+
+
+def post(
+    transport: httpx.HTTPTransport, url: str, *, headers: Mapping[str, str], content: bytes, patience: float
+) -> Answered:
+    """Post, and read how the answer begins. `Unavailable` where there is none in `patience` seconds."""
+    import httpx  # noqa: PLC0415 - see `Connections`
+
+    deadline = monotonic() + patience
+    try:
+        request = httpx.Request(
+            "POST",
+            url,
+            headers=headers,
+            content=content,
+            extensions={"timeout": httpx.Timeout(patience).as_dict()},
+        )
+        response = transport.handle_request(request)
+        try:
+            start = _start_of(response, deadline)
+        finally:
+            response.close()
+    except Exception as error:
+        # Only the kind: a message may quote the URL, and with it what is secret in it.
+        raise Unavailable(type(error).__name__) from None
+    return Answered(response.status_code, response.headers.get("Retry-After"), start)
+
+
+def _start_of(response: httpx.Response, deadline: float) -> bytes:
+    start = b""
+    for chunk in response.iter_raw():
+        start += chunk
+        if len(start) > ANSWER_BYTES or monotonic() > deadline:
+            break
+    return start
+
+
+def judge(status: int, retry_after: str | None, *, now: float) -> Rejected | None:
+    """What a status says of the event: taken (None), or never. Raises `Unavailable` for "not now".
+
+    What speaks of the key or of the address, and not of the event, is for an operator to put right,
+    and so is "not now" as well.
+    """
+    if status in _TAKEN:
+        return None
+    if status in _UNAUTHORIZED:
+        raise _Unauthorized(f"status {status}")
+    if status in _ADDRESS:
+        raise Unavailable(f"status {status}: is the address right?")
+    if status in _REFUSED:
+        return Rejected(f"status {status}")
+    raise Unavailable(f"status {status}", retry_after=seconds_of(retry_after, now))
+
+
+def seconds_of(retry_after: str | None, now: float) -> float | None:
+    """The pause that a `Retry-After` header asks for: seconds, or an HTTP date (RFC 9110, 10.2.3)."""
+    text = (retry_after or "").strip()
+    try:
+        pause = float(text)
+    except ValueError:
+        try:
+            pause = email.utils.parsedate_to_datetime(text).timestamp() - now
+        except (TypeError, ValueError, OverflowError):
+            return None
+    return max(0.0, pause) if isfinite(pause) else None
+
+
+def proxy_for(scheme: str, host: str) -> str | None:
+    """The proxy that the environment names for a URL; none for this machine."""
+    if is_loopback(host) or proxy_bypass(host):
+        return None
+    proxies = getproxies()
+    proxy = proxies.get(scheme) or proxies.get("all")
+    return proxy if proxy is None or "://" in proxy else f"http://{proxy}"

@@ -38,6 +38,35 @@ DONE = b"data: [DONE]\n\n"
 CHAT = (HELLO, WORLD, STOP, COUNTS, DONE)
 TRAILER = b": bye\n\n"
 
+
+def typed(*documents: dict[str, Any]) -> list[bytes]:
+    """Events that say what they are, as Anthropic's and those of OpenAI's Responses do."""
+    return [f"event: {document['type']}\ndata: {json.dumps(document)}\n\n".encode() for document in documents]
+
+
+MESSAGES = typed(
+    {
+        "type": "message_start",
+        "message": {"id": "msg_1", "model": "claude-x", "usage": {"input_tokens": 5, "output_tokens": 1}},
+    },
+    {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "message_stop"}},
+    {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": {"output_tokens": 7}},
+    {"type": "message_stop"},
+)
+RESPONSES = typed(
+    {"type": "response.created", "response": {"id": "resp_1", "model": "gpt-5", "usage": None}},
+    {"type": "response.output_text.delta", "delta": 'they call it "usage"'},
+    {
+        "type": "response.completed",
+        "response": {
+            "id": "resp_1",
+            "model": "gpt-5",
+            "status": "completed",
+            "usage": {"input_tokens": 5, "output_tokens": 7, "total_tokens": 12},
+        },
+    },
+)
+
 DOCUMENT = json.dumps(
     {
         "id": "chatcmpl-1",

@@ -13,55 +13,11 @@ from typing import Any
 import httpx
 import httpx2
 import pytest
+from endings import CHAT, MESSAGES, RESPONSES
 from four_ways import ASYNC, EVERY, App, Script, Wait, World, run
 
 from cmdrdata_transport.event import UsageEvent
 
-
-def sse(*events: dict[str, Any], named: bool = True) -> list[bytes]:
-    """The events of a stream, as they come."""
-    return [
-        (f"event: {each['type']}\n" if named else "").encode()
-        + b"data: "
-        + json.dumps(each).encode()
-        + b"\n\n"
-        for each in events
-    ]
-
-
-def chunk(text: str, **more: Any) -> dict[str, Any]:
-    """A chunk of a chat completion."""
-    return {"id": "chatcmpl-1", "model": "gpt-5", "choices": [{"delta": {"content": text}}], **more}
-
-
-CHAT = [
-    *sse(chunk("SECRET"), chunk("SECRET"), named=False),
-    *sse({**chunk(""), "choices": [{"delta": {}, "finish_reason": "stop"}]}, named=False),
-    *sse({**chunk(""), "choices": [], "usage": {"prompt_tokens": 5, "completion_tokens": 7}}, named=False),
-    b"data: [DONE]\n\n",
-]
-MESSAGES = sse(
-    {
-        "type": "message_start",
-        "message": {"id": "msg_1", "model": "claude-x", "usage": {"input_tokens": 5, "output_tokens": 1}},
-    },
-    {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "SECRET"}},
-    {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": {"output_tokens": 7}},
-    {"type": "message_stop"},
-)
-RESPONSES = sse(
-    {"type": "response.created", "response": {"id": "resp_1", "model": "gpt-5", "usage": None}},
-    {"type": "response.output_text.delta", "delta": "SECRET"},
-    {
-        "type": "response.completed",
-        "response": {
-            "id": "resp_1",
-            "model": "gpt-5",
-            "status": "completed",
-            "usage": {"input_tokens": 5, "output_tokens": 7, "total_tokens": 12},
-        },
-    },
-)
 GEMINI = [
     b"data: "
     + json.dumps(
@@ -83,7 +39,7 @@ GEMINI = [
 STREAMS: dict[str, tuple[str, list[bytes], list[tuple[str, int | None, int | None]]]] = {
     "chat": (
         "https://api.openai.com/v1/chat/completions",
-        CHAT,
+        [*CHAT],
         [("partial", None, None)] * 3 + [("complete", 5, 7)] * 2,
     ),
     "messages": (

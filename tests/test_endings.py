@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 import threading
@@ -13,7 +12,7 @@ from typing import Any
 
 import httpx2
 import pytest
-from endings import CHAT, ENDINGS, TRAILER, USAGE, Ending
+from endings import CHAT, ENDINGS, MESSAGES, RESPONSES, TRAILER, USAGE, Ending
 from exchange import coded
 from four_ways import EVERY, FOUR, URL, App, Script, World, run
 
@@ -53,33 +52,6 @@ def test_an_ending_gives_one_event_that_says_what_is_known(ending: Ending, world
 
 # --- in time ----------------------------------------------------------------------------------------
 
-
-def _sse(*documents: dict[str, Any]) -> list[bytes]:
-    return [f"event: {document['type']}\ndata: {json.dumps(document)}\n\n".encode() for document in documents]
-
-
-MESSAGES = _sse(
-    {
-        "type": "message_start",
-        "message": {"id": "msg_1", "model": "claude-x", "usage": {"input_tokens": 5, "output_tokens": 1}},
-    },
-    {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "message_stop"}},
-    {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": {"output_tokens": 7}},
-    {"type": "message_stop"},
-)
-RESPONSES = _sse(
-    {"type": "response.created", "response": {"id": "resp_1", "model": "gpt-5", "usage": None}},
-    {"type": "response.output_text.delta", "delta": 'they call it "usage"'},
-    {
-        "type": "response.completed",
-        "response": {
-            "id": "resp_1",
-            "model": "gpt-5",
-            "status": "completed",
-            "usage": {"input_tokens": 5, "output_tokens": 7, "total_tokens": 12},
-        },
-    },
-)
 
 STREAMS = {
     "openai.chat_completions": (URL, list(CHAT)),

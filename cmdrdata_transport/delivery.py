@@ -28,7 +28,7 @@ from cmdrdata_transport.event import UsageEvent
 from cmdrdata_transport.journal import Journal, OwnSegment
 from cmdrdata_transport.lanes import Lane, Memory
 from cmdrdata_transport.seen import Seen
-from cmdrdata_transport.segments import Backlog, backlog, marked, remove_if_delivered
+from cmdrdata_transport.segments import Backlog, backlog, marked, remove_if_delivered, sinks_awaited
 from cmdrdata_transport.sinks import Outlet, Sink, open_sink
 from cmdrdata_transport.syncing import Durability, Syncing
 
@@ -212,7 +212,7 @@ def follow(
     journal = Journal(home, sinks=(), counters=counters)
     lanes: dict[str, Lane] = {}
     while not stop():
-        for sink in {each.sink for each in backlog(journal.directory) if not each.live} - lanes.keys():
+        for sink in sinks_awaited(journal.directory) - lanes.keys():
             with contextlib.suppress(TrackingSetupError):  # a function, which only its own program can call
                 (lane,) = _lanes([open_sink(sink, home=home, environ=environ)], journal, counters)
                 lanes[sink] = lane

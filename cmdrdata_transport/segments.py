@@ -466,6 +466,22 @@ def _lines_between(fd: int, offset: int, end: int) -> Iterator[bytes]:
         offset += found.used
 
 
+def sinks_awaited(directory: Path) -> set[str]:
+    """The sinks of all segments but those whose writers are at work and deliver them. Reads headers only."""
+    sinks: set[str] = set()
+    for segment in segments(directory):
+        with contextlib.suppress(OSError, ValueError), segment.open("rb", buffering=0) as file:
+            found = _header(file.fileno())
+            if found and not _delivers_itself(file.fileno(), found[0]):
+                sinks.update(found[0].sinks)
+    return sinks
+
+
+def _delivers_itself(fd: int, header: Header) -> bool:
+    """Whether a segment's writer is at work, and delivers it."""
+    return not header.external and not _lock(fd, fcntl.LOCK_SH)
+
+
 def _backlog_of(segment: Path) -> Iterator[Backlog]:
     try:
         fd = os.open(segment, os.O_RDONLY | os.O_CLOEXEC)
@@ -475,7 +491,7 @@ def _backlog_of(segment: Path) -> Iterator[Backlog]:
         with contextlib.suppress(ValueError):
             found = _header(fd)
             header, start = found or (None, 0)
-            live = not _lock(fd, fcntl.LOCK_SH) and header is not None and not header.external
+            live = header is not None and _delivers_itself(fd, header)
             for sink in header.sinks if header else ():
                 events, size, oldest = _count_after(fd, max(start, marked(segment, sink)))
                 if events and header:

@@ -19,7 +19,7 @@ from cmdrdata_transport.event import FORMAT, encode
 from cmdrdata_transport.identity import derived_event_id, new_event_id, timestamp
 from cmdrdata_transport.providers.reading import LONGEST_TEXT, Answer, Part, pick, read_headers, read_request
 from cmdrdata_transport.providers.routing import Route
-from cmdrdata_transport.wire.json import parse
+from cmdrdata_transport.wire.json import parsed
 
 LARGEST_REQUEST = 1024 * 1024
 """A larger request body is not searched for its model."""
@@ -118,6 +118,11 @@ class Settings:
     record_error_messages: bool = False
     disabled: bool = False
 
+    def records_nobodys(self) -> bool:
+        """Count a call that has no customer; whether it is recorded all the same."""
+        self.count("skipped_no_customer" if self.require_customer else "unattributed")
+        return not self.require_customer
+
 
 class Account:
     """One call: what its events say."""
@@ -179,9 +184,7 @@ class Account:
         settings, route, who = self._settings, self._route, self._who
         event: dict[str, Any] = {
             "format": FORMAT,
-            "event_id": new_event_id(self._started)
-            if resource is None
-            else derived_event_id(route.scope, resource),
+            "event_id": self._event_id(resource),
             "timestamp": timestamp(self._started),
         }
         if who.customer is not None:  # so early because the sink for Kafka reads no further
@@ -202,6 +205,11 @@ class Account:
                 event[name] = value[:LONGEST_TEXT]
         return event
 
+    def _event_id(self, resource: str | None, part: int = 0) -> str:
+        if resource is None:
+            return new_event_id(self._started)
+        return derived_event_id(self._route.scope, resource, part)
+
     def _write_parts(
         self, event: dict[str, Any], parts: list[Part], source: str | None, resource: str | None = None
     ) -> None:
@@ -212,12 +220,7 @@ class Account:
         shared = {name: event[name] for name in _SHARED if name in event}
         _line(self._settings, event | {"part": 0}, parts[0], source)
         for number, part in enumerate(parts[1:], start=1):
-            own = shared | {
-                "event_id": new_event_id(self._started)
-                if resource is None
-                else derived_event_id(self._route.scope, resource, number),
-                "part": number,
-            }
+            own = shared | {"event_id": self._event_id(resource, number), "part": number}
             if part.operation is not None:
                 own["operation"] = part.operation
                 own.pop("request_model", None)  # nobody asked for the tool's model
@@ -357,10 +360,7 @@ class Account:
             return {each.name: each.value for each in fields if type(getattr(each, "value", None)) is str}
         if content[:1] != b"{" or len(content) > LARGEST_REQUEST:
             return {}
-        try:
-            document = parse(content)
-        except ValueError:
-            return {}
+        document = parsed(content)
         return document if type(document) is dict else {}
 
 

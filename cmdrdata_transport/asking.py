@@ -16,7 +16,7 @@ from typing import Any
 
 from cmdrdata_transport.wire import sse
 from cmdrdata_transport.wire.coding import Decoder, decoder_for
-from cmdrdata_transport.wire.json import parse
+from cmdrdata_transport.wire.json import parse, parsed
 from cmdrdata_transport.wire.recoding import CODINGS, Encoder
 
 LARGEST_REQUEST = 1024 * 1024
@@ -73,10 +73,7 @@ def asking(content: bytes) -> bytes | None:
     """The body that asks for usage too; None where it need not, or where it does so or not by itself."""
     if len(content) > LARGEST_REQUEST or not _STREAMS.search(content):
         return None
-    try:
-        document = parse(content)
-    except ValueError:
-        return None
+    document = parsed(content)
     if type(document) is not dict or document.get("stream") is not True:
         return None
     if "stream_options" in document:
@@ -220,10 +217,7 @@ def _is_usage(event: bytes) -> bool:
     """Whether it says what was used, and nothing else."""
     if not _NO_CHOICES.search(event):
         return False
-    try:
-        document = parse(sse.data(sse.normalise(event)))
-    except ValueError:
-        return False
+    document = parsed(sse.data(sse.normalise(event)))
     return (
         type(document) is dict
         and document.get("choices") == []

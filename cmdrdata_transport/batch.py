@@ -13,7 +13,7 @@ from typing import Any
 from cmdrdata_transport.body import LARGEST_DOCUMENT
 from cmdrdata_transport.providers.reading import LONGEST_TEXT, Answer, pick, read_error, says_one_of
 from cmdrdata_transport.providers.table import Results, Shape
-from cmdrdata_transport.wire.json import parse
+from cmdrdata_transport.wire.json import parsed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,7 +69,7 @@ class Batch:
         self.whole = at_end and not self._given_up
         if self._rest and not self._given_up:
             if self._words.at:
-                document = _parsed(self._rest)
+                document = parsed(self._rest)
                 self.answer.absorb(document)
                 listed = pick(document, self._words.at)
                 for each in listed if type(listed) is list else ():
@@ -95,7 +95,7 @@ class Batch:
 
     def _read_line(self, line: bytes) -> None:
         # The first line tells: a file that was uploaded may hold anything, also gigabytes of it.
-        if not self._add_result(_parsed(line)) and not self.read:
+        if not self._add_result(parsed(line)) and not self.read:
             self._give_up()
 
     def _give_up(self) -> None:
@@ -129,13 +129,6 @@ class Batch:
                 )
             )
         return True
-
-
-def _parsed(text: bytes | bytearray) -> Any:
-    try:
-        return parse(bytes(text))
-    except ValueError:
-        return None
 
 
 def _text(value: Any) -> str | None:

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 from cmdrdata_transport.providers.reading import Answer, is_one_of, pick, read_error
 from cmdrdata_transport.providers.table import Shape, Stream
 from cmdrdata_transport.wire import eventstream, lines, sse
-from cmdrdata_transport.wire.json import parse
+from cmdrdata_transport.wire.json import parse, parsed
 
 LARGEST_DOCUMENT = 16 * 1024 * 1024
 """The largest document or event that is read whole, in bytes."""
@@ -375,10 +375,7 @@ class Events:
         if carried.startswith(DONE):
             self.over = self._read_any = True
             return None
-        try:
-            return parse(carried)
-        except ValueError:
-            return None
+        return parsed(carried)
 
 
 _NO_STREAM = Stream(tail=1)

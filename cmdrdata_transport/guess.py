@@ -14,7 +14,7 @@ from cmdrdata_transport.providers.reading import Answer, says_one_of
 from cmdrdata_transport.providers.routing import UNKNOWN
 from cmdrdata_transport.providers.table import Shape
 from cmdrdata_transport.wire import sse
-from cmdrdata_transport.wire.json import parse
+from cmdrdata_transport.wire.json import parsed
 
 Guesses = tuple[tuple[str, Shape], ...]
 
@@ -66,7 +66,7 @@ class Guess:
             if self._streaming:
                 self._look_at_events()
             else:
-                self._settle(_parsed(bytes(self._waiting)), Document)
+                self._settle(parsed(self._waiting), Document)
         self.whole = at_end
         self._waiting.clear()
 
@@ -80,7 +80,7 @@ class Guess:
             block = sse.normalise(bytes(waiting[self._looked : end]))
             events = list(sse.newest_first(block if self._looked else block.removeprefix(sse.BOM)))
             for event in events[::-1][: EVENTS - self._events]:
-                if self._settle(_parsed(sse.data(event)), Events):
+                if self._settle(parsed(sse.data(event)), Events):
                     return
             self._looked = end
             self._events += len(events)
@@ -100,10 +100,3 @@ class Guess:
     def _give_up(self) -> None:
         self._given_up = True
         self._waiting.clear()
-
-
-def _parsed(text: bytes) -> Any:
-    try:
-        return parse(text)
-    except ValueError:
-        return None

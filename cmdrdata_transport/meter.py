@@ -67,13 +67,11 @@ class Meter:
                 settings.count("not_tracked")
                 return None, headers
             # Whose call it is that asks for what another started, or that may be none of ours, is told later.
-            if who.customer is None and not route.poll and not route.guesses:
-                if settings.require_customer:
-                    settings.count("skipped_no_customer")
-                    settings.ready()  # or nobody would be there to log it
-                    return None, headers
-                settings.count("unattributed")
-            settings.ready()
+            told_now = not route.poll and not route.guesses
+            recorded = who.customer is not None or not told_now or settings.records_nobodys()
+            settings.ready()  # in any case, or nobody would be there to log what was counted
+            if not recorded:
+                return None, headers
             recorder = Recorder(settings, route, who, request, attempt)
             if route.asks and (self._include_usage is True or (route.known and self._include_usage)):
                 self._ask(recorder, request, names)

@@ -90,7 +90,8 @@ class Teller(Account):
         if fine and resource is not None:
             known = begun if "customer_id" in begun else self._begun(asked, answer)
             for name in answer.yields:
-                self._remember(name, {key: known[key] for key in known if key != "told"} | {"of": resource})
+                started = {key: known[key] for key in known if key not in ("told", "counts")}
+                self._remember(name, started | {"of": resource})
         if not route.shape.units and not route.shape.lists:  # it only says that there is something
             if fine and resource is not None and not route.poll:
                 self._remember(resource, self._begun(asked, answer))
@@ -109,11 +110,7 @@ class Teller(Account):
 
     def _has_owner(self) -> bool:
         """Whether what turns out to be a call only now is to be recorded, as the meter asks of others."""
-        settings = self._settings
-        if self._who.customer is not None:
-            return True
-        settings.count("skipped_no_customer" if settings.require_customer else "unattributed")
-        return not settings.require_customer
+        return self._who.customer is not None or self._settings.records_nobodys()
 
     def _take_over(self, begun: Mapping[str, Any]) -> None:
         """From here on the call is that of whoever started what it asks for."""

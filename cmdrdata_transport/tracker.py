@@ -249,12 +249,7 @@ class Tracker:
         who = resolve(None, said or None, self.defaults, self.counters.count)
         if settings.disabled or not who.track:
             return None
-        if who.customer is None:
-            if settings.require_customer:
-                self.counters.count("skipped_no_customer")
-                return None
-            self.counters.count("unattributed")
-        return who
+        return who if who.customer is not None or settings.records_nobodys() else None
 
     def _record_stated(self, lines: list[bytes]) -> None:
         settings = self.current_settings()

@@ -29,3 +29,11 @@ def parse(data: bytes | bytearray) -> Any:
         return json.loads(text)
     except RecursionError:
         raise ValueError("nested too deeply") from None
+
+
+def parsed(data: bytes | bytearray) -> Any:
+    """The same; None for what is no JSON, where that is as good as nothing."""
+    try:
+        return parse(data)
+    except ValueError:
+        return None

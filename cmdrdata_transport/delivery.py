@@ -14,11 +14,12 @@ import contextlib
 import os
 import sys
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from time import monotonic, sleep
+from time import monotonic
 from typing import Literal
 
 from cmdrdata_transport import forks
@@ -190,7 +191,8 @@ class Delivery:
                 moved = lane.step(timeout) or moved
         self._counters.settle()
         if not moved:
-            sleep(0.01 if timeout is None else min(0.01, timeout))
+            # By this name: where gevent comes late, it is another function then.
+            time.sleep(0.01 if timeout is None else min(0.01, timeout))
 
 
 def follow(
@@ -220,7 +222,7 @@ def follow(
         for sink, lane in lanes.items():
             if progress is not None:
                 progress(sink, lane.delivered)
-        sleep(FOLLOW_SECONDS)
+        time.sleep(FOLLOW_SECONDS)
     for lane in lanes.values():
         lane.stop()
     for lane in lanes.values():
@@ -298,7 +300,7 @@ def _run_dry(
             if progress is not None:
                 progress(lane.identity, lane.delivered)
         if running and not moved:
-            sleep(0.05)
+            time.sleep(0.05)
 
 
 def _summed(lanes: Sequence[Lane], troubles: Mapping[str, str], waiting: Sequence[Backlog]) -> list[Drained]:

@@ -187,9 +187,10 @@ class Lane:
     def step(self, timeout: float | None = None) -> bool:
         """Deliver one batch from each place that has some; True when there may be more at once.
 
-        A sink is given `timeout` seconds, if it can tell. No error of a sink or a file is raised.
+        A sink is given `timeout` seconds, if it can tell. No error of a sink or a file is raised. Where
+        another thread is at it, this one does not wait: where threads are greenlets, it might be the same.
         """
-        if not self._stepping.acquire(timeout=-1 if timeout is None else timeout):
+        if not self._stepping.acquire(blocking=False):
             return False
         try:
             self._memory.tend()

@@ -54,6 +54,9 @@ class Connections:
     """Connections to one receiver, as many as are used at once. Made when they are first asked for."""
 
     def __init__(self, scheme: str, host: str, most: int = 1) -> None:
+        # Here, where a program is set up, and never beside its calls: the SDK of OpenAI looks into
+        # `sys.modules`, and fails on an httpx that another thread has not imported whole.
+        import httpx  # noqa: F401, PLC0415
         self._scheme = scheme
         self._host = host
         self._most = most
@@ -81,7 +84,7 @@ class Connections:
             self._transport = None
 
     def _made(self) -> httpx.HTTPTransport:
-        from httpx import HTTPTransport, Limits  # noqa: PLC0415 - half a second of import, on our own thread
+        from httpx import HTTPTransport, Limits  # noqa: PLC0415 - see `__init__`
 
         limits = Limits(
             max_connections=self._most, max_keepalive_connections=self._most, keepalive_expiry=60.0

@@ -1,13 +1,15 @@
 """Real applications in processes of their own, killed while they work, and the account of what they saw.
 
 An application is a program that notes each answer whose end it has seen: `seen(id)` appends its process
-and the answer's id to a file, in one write. Whoever runs it kills what it likes, by those numbers. The
-account is right when the ledger has every answer that was seen, once.
+and the answer's id to a file, in one write. Whoever runs it kills what it likes, by those numbers: some
+moment after an answer, or just when something is delivered. The account is right when the ledger has every
+answer that was seen, once, and a receiver that fails half of the time has each at least once.
 """
 
 from __future__ import annotations
 
 import http.client
+import json
 import os
 import random
 import signal
@@ -18,14 +20,15 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from time import monotonic, sleep
+from typing import Any
 
 import pytest
 
 from cmdrdata_transport.delivery import drain
-from cmdrdata_transport.demo.loopback import Loopback
+from cmdrdata_transport.demo.loopback import Answer, Call, Loopback
 from cmdrdata_transport.demo.provider import Provider
 from cmdrdata_transport.ledger import Ledger
 from cmdrdata_transport.segments import backlog
@@ -40,8 +43,9 @@ CLIENTS = 4
 
 SETTING_UP = """
 import asyncio, json, multiprocessing, os, sys, threading
-from cmdrdata_transport import customer_context, tracked_async_http_client, tracked_http_client
+from cmdrdata_transport import configure, customer_context, tracked_async_http_client, tracked_http_client
 
+configure(**json.loads(os.environ["OPTIONS"]))
 URL = os.environ["PROVIDER"]
 USAGE = {"include_usage": True}
 ASK = {"model": "gpt-5", "messages": [{"role": "user", "content": "Hello"}]}
@@ -61,15 +65,46 @@ def use(client):
 """What every application starts with. `use` makes two calls, one of them streamed."""
 
 
+class Receiver:
+    """Takes an event by POST, or says that it is busy, or hangs up before it has taken it, or after."""
+
+    def __init__(self, chance: random.Random) -> None:
+        self.taken: Counter[str] = Counter()
+        """How often it has taken the event of which answer."""
+        self.failures = 0
+        self.calls = 0
+        self.well = False
+        """Set to have it fail no more."""
+        self._chance = chance
+        self._counting = threading.Lock()
+
+    def __call__(self, call: Call) -> Answer | None:
+        """Answer one POST."""
+        with self._counting:
+            self.calls += 1
+            does = "take" if self.well else self._chance.choice(("take", "take", "busy", "hang up", "forget"))
+            self.failures += does != "take"
+            if does in ("take", "forget"):
+                self.taken[call.json()["response_id"]] += 1
+        return {"take": Answer(status=201), "busy": Answer(status=503)}.get(does)
+
+
 @dataclass(slots=True, kw_only=True)
 class Fleet:
-    """A home, a provider, and all that applications have seen of it."""
+    """A home, a provider, and all that applications have seen of it.
+
+    `options`: what the applications' tracker is made with. `first`: what they do before all else.
+    """
 
     home: Path
     url: str
     chance: random.Random
     provider: Provider
+    receiver: Receiver
+    options: dict[str, Any] = field(default_factory=dict)
+    first: str = ""
     kills: int = 0
+    at_delivery: int = 0
 
     @property
     def notes(self) -> Path:
@@ -98,6 +133,20 @@ class Fleet:
         sleep(self.chance.uniform(0, 0.03))
         return sorted(set(pids))
 
+    def wait_for_delivery(self, process: subprocess.Popen[bytes]) -> None:
+        """Every other time until something is delivered, which is going on then; or the process has ended."""
+        if self.chance.random() < 0.5:  # as chance has it
+            return
+        before = self._deliveries()
+        deadline = monotonic() + PATIENCE_SECONDS
+        while self._deliveries() == before:
+            if process.poll() is not None:
+                return
+            if monotonic() > deadline:
+                pytest.fail("nothing is delivered")
+            sleep(0.0005)
+        self.at_delivery += 1
+
     def kill(self, pid: int) -> None:
         """Kill one process."""
         with suppress(ProcessLookupError):
@@ -109,7 +158,7 @@ class Fleet:
         """A program in a group of its own; whatever of the group is left at the end is killed."""
         environ = os.environ | {
             "CMDRDATA_HOME": str(self.home),
-            "CMDRDATA_SINKS": LEDGER,
+            "OPTIONS": json.dumps(self.options),
             "PROVIDER": self.url,
             "SEEN": str(self.notes),
         }
@@ -135,6 +184,7 @@ class Fleet:
         for _ in range(times):
             with self.running("application.py") as process:
                 self.wait_for_more(self.chance.randrange(1, 60), process)
+                self.wait_for_delivery(process)
 
     def kill_workers(self, code: str, times: int, *arguments: str) -> None:
         """Run a program that starts workers; kill so many of them, then all of it at once."""
@@ -148,6 +198,7 @@ class Fleet:
         for _ in range(times):
             with self.running("application.py") as process:
                 self.wait_for_more(1, process)
+                self.wait_for_delivery(process)
 
     def serve(self, code: str, command: Callable[[int], list[str]], times: int) -> None:
         """Run a web server with clients, kill so many of its workers, then all of it at once.
@@ -182,16 +233,35 @@ class Fleet:
         assert max(Counter(each.event_id for each in stored).values()) == 1
         used = {each.response_id: (each.usage.input_tokens, each.usage.output_tokens) for each in stored}
         assert {each: used[each] for each in seen} == {each: self._stated[each] for each in seen}
+        if len(self.options["sinks"]) > 1:
+            assert [each for each in seen if not self.receiver.taken[each]] == []
+            assert self.receiver.failures
+
+    def says(self) -> str:
+        """How much it was that was killed and seen."""
+        return (
+            f"{self.kills} kills, {self.at_delivery} of them at a delivery; {len(self.seen())} answers seen; "
+            f"{self.receiver.failures} of {self.receiver.calls} POSTs failed"
+        )
+
+    def _deliveries(self) -> tuple[int, int, int]:
+        """What changes when somebody delivers."""
+        with suppress(FileNotFoundError):
+            log = (self.home / "usage.db-wal").stat()
+            return self.receiver.calls, log.st_size, log.st_mtime_ns
+        return self.receiver.calls, 0, 0
 
     def _write(self, code: str) -> None:
-        (self.home / "application.py").write_text(SETTING_UP + code, "utf-8")
+        (self.home / "application.py").write_text(self.first + SETTING_UP + code, "utf-8")
 
     def _kill_workers(self, process: subprocess.Popen[bytes], times: int) -> None:
         for _ in range(times):
             workers = self.wait_for_more(self.chance.randrange(4, 40), process, workers=True)
+            self.wait_for_delivery(process)
             self.kill(self.chance.choice(workers))
 
     def _drain(self) -> None:
+        self.receiver.well = True
         # What was killed with its parent may take a moment to be gone.
         deadline = monotonic() + PATIENCE_SECONDS
         while backlog(self.home / "journal") and monotonic() < deadline:
@@ -220,10 +290,22 @@ def _visit(port: int, stopped: threading.Event) -> None:
 
 
 @contextmanager
-def fleet(home: Path, seed: int) -> Iterator[Fleet]:
-    """A fleet without applications yet, beside a provider on this machine."""
+def fleet(home: Path, seed: int, *, failing: bool = False, **options: Any) -> Iterator[Fleet]:
+    """A fleet without applications yet, beside a provider on this machine.
+
+    Its sink is the ledger, and with `failing` a receiver, too, that fails half of the time.
+    """
     provider = Provider(seed=seed, gzipped=0.3)
-    with Loopback(provider) as server:
-        made = Fleet(home=home, url=server.url, chance=random.Random(seed), provider=provider)
+    receiver = Receiver(random.Random(seed))
+    with Loopback(provider) as server, Loopback(receiver) as receiving:
+        sinks = [LEDGER, f"{receiving.url}/events"] if failing else [LEDGER]
+        made = Fleet(
+            home=home,
+            url=server.url,
+            chance=random.Random(seed),
+            provider=provider,
+            receiver=receiver,
+            options={"sinks": sinks, **options},
+        )
         made.notes.touch()
         yield made

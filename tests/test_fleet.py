@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fleet import Fleet, fleet
@@ -149,22 +150,35 @@ APPLICATIONS: dict[str, Callable[[Fleet, int], None]] = {
 }
 
 
+HARD: dict[str, Any] = {"failing": True, "durability": "fsync"}
+"""A second sink that fails half of the time, and a thread that syncs."""
+
+
 @pytest.mark.parametrize("application", APPLICATIONS)
-def test_what_a_killed_application_has_seen_is_in_the_ledger_once(tmp_path: Path, application: str) -> None:
-    """SIGKILL at moments of chance, of a worker or of all at once, while calls are made and delivered."""
-    kill(tmp_path, application, times=3)
+def test_what_a_killed_application_has_seen_is_in_the_ledger_once(
+    tmp_path: Path, application: str, record_property: Callable[[str, object], None]
+) -> None:
+    """SIGKILL at moments of chance, and of deliveries; the receiver beside the ledger fails meanwhile."""
+    record_property("says", kill(tmp_path, application, times=3, **HARD))
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("conditions", [{}, HARD], ids=["easy", "hard"])
 @pytest.mark.parametrize("application", APPLICATIONS)
-def test_nor_is_anything_lost_when_it_is_killed_many_times(tmp_path: Path, application: str) -> None:
-    """The same, forty times over one home: some three hundred kills in all."""
-    kill(tmp_path, application, times=40)
+def test_nor_is_anything_lost_when_it_is_killed_many_times(
+    tmp_path: Path,
+    application: str,
+    conditions: dict[str, Any],
+    record_property: Callable[[str, object], None],
+) -> None:
+    """The same, forty times over one home: some six hundred kills in all."""
+    record_property("says", kill(tmp_path, application, times=40, **conditions))
 
 
-def kill(home: Path, application: str, *, times: int) -> None:
-    """Kill an application so many times, and settle the account."""
-    with fleet(home, seed=times) as made:
+def kill(home: Path, application: str, *, times: int, **conditions: Any) -> str:
+    """Kill an application so many times, settle the account, and say what that was."""
+    with fleet(home, seed=times, **conditions) as made:
         APPLICATIONS[application](made, times)
         made.check()
-    assert segments(home / "journal") == []
+        assert segments(home / "journal") == []
+        return made.says()

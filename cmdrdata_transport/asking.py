@@ -255,6 +255,8 @@ class CodedVeil(Veil):
 
 def veil_for(content_encoding: str, lose: Callable[[str], None]) -> Veil | None:
     """What hides the answer in a stream of this coding; None where nothing can."""
+    if not content_encoding:
+        return Veil(lose)
     # Names that mean no coding are passed over, as the clients do: servers say `utf-8` there.
     names = [name.strip() for name in content_encoding.lower().split(",")]
     coding = ",".join(name for name in names if name in CODINGS or name == "x-gzip")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import cache
 from itertools import islice
 from typing import Any, Protocol
 
@@ -242,10 +243,10 @@ class Events:
         self._skipping = False
         self._marked = False
 
-    def add_ordinary(self, pieces: list[bytes]) -> None:
-        """Keep pieces of which each ended an ordinary event: none of them can be the last."""
-        self._pieces += pieces
-        self._size += sum(map(len, pieces))
+    def add_ordinary(self, block: bytes) -> None:
+        """Keep what came in pieces of which each ended an ordinary event: none of them can be the last."""
+        self._pieces.append(block)
+        self._size += len(block)
         self._tail = b"\n"
 
     def add(self, pieces: Iterable[bytes]) -> None:
@@ -337,14 +338,9 @@ class Events:
         if self._at_start:
             block = block.removeprefix(self._framing.BOM)
         with_usage, *with_more = stream.needles
-        nothing, nothing_spaced = with_usage + b":null", with_usage + b": null"
         stretches = (
             islice(self._framing.newest_first(block), stream.tail),
-            (
-                event
-                for event in self._framing.containing(block, with_usage)
-                if nothing not in event and nothing_spaced not in event
-            ),
+            self._stating(block, with_usage),
             *(self._framing.containing(block, needle) for needle in with_more),
         )
         any(self._satisfy(newest, events) for events in stretches)
@@ -354,6 +350,17 @@ class Events:
             self._absorb(newest, self._framing.first(block))
         self._at_start = False
         self.answer = newest
+
+    def _stating(self, block: bytes, needle: bytes) -> Iterator[bytes]:
+        """The events that say more than null of it: in most streams all of them say that."""
+        if not self._framing.PLAIN:
+            yield from self._framing.containing(block, needle)
+            return
+        stated = _not_null(needle)
+        if stated.search(block):
+            for event in self._framing.containing(block, needle):
+                if stated.search(event):
+                    yield event
 
     def _satisfy(self, answer: Answer, events: Iterable[bytes]) -> bool:
         for event in events:
@@ -379,6 +386,12 @@ class Events:
 
 
 _NO_STREAM = Stream(tail=1)
+
+
+@cache
+def _not_null(member: bytes) -> re.Pattern[bytes]:
+    """Finds a member's name where no null follows."""
+    return re.compile(re.escape(member) + rb"(?!\s*:\s*null)")
 
 
 class Refusal:

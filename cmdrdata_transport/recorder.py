@@ -200,10 +200,7 @@ class Recorder(Teller):
             if not self._open or self._unreadable:
                 kept.clear()
                 return FEW
-            chunks, waiting = len(kept), sum(map(len, kept))
-            self._chunks += chunks
-            self._bytes += waiting
-            self._read_kept()
+            chunks, waiting = len(kept), self._read_kept()
             body = self._body
             if body is None:
                 return 0
@@ -231,10 +228,7 @@ class Recorder(Teller):
         try:
             if self._epoch == self._settings.epoch():
                 if self.kept:
-                    self._chunks += len(self.kept)
-                    self._bytes += sum(map(len, self.kept))
-                    if not self._unreadable:
-                        self._read_kept()
+                    self._read_kept()
                 body, self._body = self._body, None
                 if body is not None:
                     body = self._finish(body, at_end=error is None and not closed)
@@ -253,24 +247,39 @@ class Recorder(Teller):
         self._settings.count("internal_errors", type(error).__name__)
         self._unreadable = True
 
-    def _read_kept(self) -> None:
+    def _read_kept(self) -> int:
+        """Read what the tee kept, unless nothing can be read any more. How many bytes that was."""
         kept = self.kept
-        if self._decoder is not None:
-            try:
-                for chunk in kept:
-                    for piece in self._decoder.decode(chunk):
-                        self._feed((piece,))
-            except ValueError:
-                self._undecodable()
+        self._chunks += len(kept)
+        if self._unreadable or self._decoder is not None:
+            waiting = sum(map(len, kept))
+            self._bytes += waiting
+            if self._decoder is not None and not self._unreadable:
+                self._read_coded(self._decoder, kept)
         elif self.calm is not None and isinstance(self._body, Events):
             # All but the newest were calm, or the tee had asked before.
             newest = kept.pop()
-            if kept:
-                self._body.add_ordinary(kept)
+            ordinary = b"".join(kept)
+            waiting = len(ordinary) + len(newest)
+            self._bytes += waiting
+            if ordinary:
+                self._body.add_ordinary(ordinary)
             self._body.add((newest,))
-        elif kept:
-            self._feed(kept if len(kept) == 1 else (b"".join(kept),))
+        else:
+            whole = kept[0] if len(kept) == 1 else b"".join(kept)
+            waiting = len(whole)
+            self._bytes += waiting
+            self._feed((whole,))
         kept.clear()
+        return waiting
+
+    def _read_coded(self, decoder: Decoder, chunks: list[bytes]) -> None:
+        try:
+            for chunk in chunks:
+                for piece in decoder.decode(chunk):
+                    self._feed((piece,))
+        except ValueError:
+            self._undecodable()
 
     def _finish(self, body: Body, *, at_end: bool) -> Body:
         body.finish(at_end=at_end)

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 from exchange import CODINGS, coded, cut
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from cmdrdata_transport.wire import sse
@@ -99,6 +99,7 @@ def test_a_stream_can_be_read_in_stretches(stream: bytes, places: list[int]) -> 
 
 
 @given(stream=streams, start=st.integers(0, 1000))
+@example(stream=b"\n\n\n\n\n\r", start=1)
 def test_a_blank_line_is_found_from_any_place_before_it(stream: bytes, start: int) -> None:
     """So that what was searched once need not be searched again."""
     end = sse.boundary(stream)

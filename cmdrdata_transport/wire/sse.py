@@ -15,8 +15,8 @@ from collections.abc import Iterator
 BOM = b"\xef\xbb\xbf"
 PLAIN = True
 
-_BLANK_LINE = re.compile(rb"(?>\r\n|\r|\n)(?>\r\n|\r|\n)")
-"""Atomic groups: one CRLF must not be taken for two line ends."""
+_BLANK_LINE = re.compile(rb"(?>\r\n|\r|\n)(?>\r\n|\r|\n)+")
+"""One or more of them. Atomic groups: one CRLF must not be taken for two line ends."""
 
 
 def normalise(block: bytes) -> bytes:
@@ -88,6 +88,8 @@ def data(event: bytes) -> bytes:
     An event without a field name is taken whole: Google sends an error in the middle of a stream as
     bare JSON (google-genai reads it so).
     """
+    if event[:6] == b"data: " and b"\n" not in event:
+        return event[6:]
     lines = event.strip(b"\n").split(b"\n")
     carried = [line[5:].removeprefix(b" ") for line in lines if line.startswith(b"data:")]
     if carried:

@@ -33,7 +33,8 @@ from confluent_kafka import Producer
 from cmdrdata_transport.event import FORMAT, encode
 from cmdrdata_transport.identity import new_event_id
 from cmdrdata_transport.sinks import Outlet, open_sink
-from cmdrdata_transport.sinks.kafka import message_of, target_of
+from cmdrdata_transport.sinks.kafka.cloudevents import message_of
+from cmdrdata_transport.sinks.kafka.target import target_of
 
 BAR = 0.5
 

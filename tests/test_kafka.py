@@ -19,8 +19,8 @@ from cmdrdata_transport import lanes as lanes_module
 from cmdrdata_transport.errors import Rejected, TrackingSetupError, Unavailable
 from cmdrdata_transport.event import decode, encode
 from cmdrdata_transport.sinks import Outlet, Unauthorized, open_sink
-from cmdrdata_transport.sinks import kafka as kafka_module
-from cmdrdata_transport.sinks.kafka import message_of
+from cmdrdata_transport.sinks.kafka import cloudevents
+from cmdrdata_transport.sinks.kafka.cloudevents import message_of
 
 REMOTE = "kafka://broker-1,broker-2:9093/usage"
 LOGIN = {"CMDRDATA_KAFKA_USERNAME": "zoo", "CMDRDATA_KAFKA_PASSWORD": "secret"}
@@ -182,7 +182,7 @@ def test_an_event_of_the_transport_begins_as_the_sink_expects(tmp_path: Path) ->
     with tracked_http_client("openai", transport=transport, tracker=tracker) as client:
         client.post("https://api.openai.com/v1/responses", json={"model": "gpt-5", "input": "?"})
     tracker.close()
-    assert kafka_module._START.match((tmp_path / "usage.jsonl").read_bytes())
+    assert cloudevents._START.match((tmp_path / "usage.jsonl").read_bytes())
 
 
 def test_an_event_of_nobody_has_no_key_and_no_subject(tmp_path: Path, cluster: Cluster) -> None:

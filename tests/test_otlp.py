@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
-import threading
-from collections import deque
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +12,13 @@ import pytest
 from journals import line_of, run, set_up
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import (
     ExportLogsPartialSuccess,
-    ExportLogsServiceRequest,
     ExportLogsServiceResponse,
 )
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
     ExportMetricsPartialSuccess,
-    ExportMetricsServiceRequest,
     ExportMetricsServiceResponse,
 )
+from receivers import Collector, attributes, serving
 
 from cmdrdata_transport import lanes as lanes_module
 from cmdrdata_transport.errors import Rejected, TrackingSetupError, Unavailable
@@ -32,95 +28,11 @@ from cmdrdata_transport.sinks import Outlet, Unauthorized, open_sink
 HEADERS = {"OTEL_EXPORTER_OTLP_HEADERS": "api-key=secret%20one, x-tenant=zoo"}
 
 
-class Collector(ThreadingHTTPServer):
-    """A receiver on this machine: reads what it is sent as OTLP, and answers what it is told to."""
-
-    daemon_threads = True
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _Answering)
-        self.url = f"otlp+http://127.0.0.1:{self.server_port}"
-        self.answers: dict[str, deque[tuple[int, dict[str, str], bytes]]] = {
-            "logs": deque(),
-            "metrics": deque(),
-        }
-        self.refused: set[str] = set()
-        self.headers: list[dict[str, str]] = []
-        self.logs: list[ExportLogsServiceRequest] = []
-        self.metrics: list[ExportMetricsServiceRequest] = []
-        self.hang = threading.Event()
-        self.hang.set()
-
-    def records(self) -> list[Any]:
-        """The log records of all requests."""
-        return [
-            record
-            for request in self.logs
-            for resource in request.resource_logs
-            for scope in resource.scope_logs
-            for record in scope.log_records
-        ]
-
-    def ids(self) -> list[str]:
-        """Their ids, sorted."""
-        return sorted(attributes(record)["cmdrdata.event_id"] for record in self.records())
-
-    def points(self, name: str) -> list[tuple[dict[str, Any], Any]]:
-        """The points of one metric in all requests, with their attributes."""
-        return [
-            (attributes(point), point)
-            for request in self.metrics
-            for resource in request.resource_metrics
-            for scope in resource.scope_metrics
-            for metric in scope.metrics
-            if metric.name == name
-            for point in metric.histogram.data_points
-        ]
-
-
-class _Answering(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    server: Collector
-
-    def do_POST(self) -> None:
-        body = self.rfile.read(int(self.headers["Content-Length"]))
-        signal = self.path.rpartition("/")[2]
-        self.server.hang.wait()
-        self.server.headers.append({"path": self.path, **{k.lower(): v for k, v in self.headers.items()}})
-        status, headers, answer = (
-            self.server.answers[signal].popleft() if self.server.answers[signal] else (200, {}, b"")
-        )
-        if any(each.encode() in body for each in self.server.refused):
-            status = 400
-        if status == 200 and signal == "logs":
-            self.server.logs.append(ExportLogsServiceRequest.FromString(body))
-        elif status == 200:
-            self.server.metrics.append(ExportMetricsServiceRequest.FromString(body))
-        self.send_response(status)
-        for name, value in {"Content-Length": str(len(answer)), **headers}.items():
-            self.send_header(name, value)
-        self.end_headers()
-        self.wfile.write(answer)
-
-    def log_message(self, *_: object) -> None:
-        pass
-
-
 @pytest.fixture
 def collector() -> Iterator[Collector]:
     """A receiver that is up."""
-    with Collector() as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
+    with serving(Collector()) as server:
         yield server
-        server.hang.set()
-        server.shutdown()
-        thread.join()
-
-
-def attributes(thing: Any) -> dict[str, Any]:
-    """Attributes as a dict."""
-    return {each.key: getattr(each.value, each.value.WhichOneof("value")) for each in thing.attributes}
 
 
 def opened(spec: str, home: Path, **environ: str) -> Outlet:
@@ -155,7 +67,9 @@ def test_a_receiver_has_an_identity_without_secrets(tmp_path: Path, spec: str, i
     [
         ("otlp+https:///v1", {}, r"otlp\+https://collector:4318"),
         ("otlp+http://collector:4318", {}, "insecure=1"),
-        ("otlp+https://collector?compression=gzip", {}, r"no \?compression="),
+        ("otlp+https://collector?retries=3", {}, r"no \?retries="),
+        ("otlp+https://collector?compression=zstd", {}, "gzip or none"),
+        ("otlp+https://collector", {"OTEL_EXPORTER_OTLP_LOGS_COMPRESSION": "zstd"}, "gzip or none"),
         ("otlp+https://collector?signals=traces", {}, "signals=logs"),
         ("otlp+https://collector?timeout=soon", {}, "timeout=5"),
         ("otlp+https://zoo:1/secret@collector", {}, "%2F for /"),
@@ -393,7 +307,7 @@ def test_logs_that_are_refused_in_part_are_asked_about_one_by_one(
 ) -> None:
     """A receiver says how many it left out, not which: nothing is lost, and what comes twice has one id."""
     partly = ExportLogsServiceResponse(
-        partial_success=ExportLogsPartialSuccess(rejected_log_records=1, error_message="secret")
+        partial_success=ExportLogsPartialSuccess(rejected_log_records=1, error_message="too\nmany labels")
     )
     alone = ExportLogsServiceResponse()
     collector.answers["logs"].extend(
@@ -407,7 +321,7 @@ def test_logs_that_are_refused_in_part_are_asked_about_one_by_one(
     (letters,) = (tmp_path / "dead").iterdir()
     letter = decode(letters.read_bytes())
     assert letter["event"]["event_id"] == "event-1"
-    assert letter["reason"] == "logs: 1 of 1 were refused"
+    assert letter["reason"] == "logs: 1 of 1 were refused: too many labels"
     setup.delivery.close(1)
 
 

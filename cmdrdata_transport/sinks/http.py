@@ -15,6 +15,7 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from itertools import takewhile
 from pathlib import Path
 from threading import Thread
@@ -27,12 +28,15 @@ from cmdrdata_transport.errors import Rejected, TrackingSetupError, Unavailable
 from cmdrdata_transport.event import decode, encode
 from cmdrdata_transport.sinks import Unauthorized
 from cmdrdata_transport.sinks.posting import Connections, judge, post
-from cmdrdata_transport.sinks.remote import is_loopback, timeout_of
+from cmdrdata_transport.sinks.remote import is_loopback, timeout_of, tls_files_of
 
 if TYPE_CHECKING:
     import httpx
 
 DEFAULT_URL = "https://api.cmdrdata.ai/api/events"
+
+OPTIONS = ("ca", "cert", "insecure", "timeout")
+"""Ours; any other parameter is the receiver's, `key` as well, which is often a key to it."""
 
 SIDE_BY_SIDE = 8
 """Events in flight at once: the API takes one a request, so one after the other would be ten a second."""
@@ -50,14 +54,17 @@ class Target:
     scheme: str
     host: str
     timeout: float
+    files: Mapping[str, str]
+    """What TLS is to use, by `TLS_FILES`."""
     key: str | None = field(repr=False)
 
 
 def open_url(url: SplitResult, home: Path, environ: Mapping[str, str]) -> HttpOutlet:  # noqa: ARG001
     """The outlet of `https://host/path`; the key is in `CMDRDATA_API_KEY`.
 
-    `?timeout=5` sets the seconds that a POST may take. `http:` needs `?insecure=1`, except to this
-    machine, and then carries no key.
+    `?timeout=5` sets the seconds that a POST may take. `?ca=` names a file of the authorities to trust,
+    instead of those that `SSL_CERT_FILE` or certifi name, and `?cert=` one with a certificate of ours and
+    its key, all in PEM. `http:` needs `?insecure=1`, except to this machine, and then carries no key.
     """
     return HttpOutlet(target_of(url, environ))
 
@@ -71,8 +78,11 @@ def target_of(url: SplitResult, environ: Mapping[str, str]) -> Target:
     if "@" in url.netloc:
         raise TrackingSetupError(f"write {where} without user or password, and the key to CMDRDATA_API_KEY")
     query = parse_qsl(url.query, keep_blank_values=True)
-    options = {name: value for name, value in query if name in ("insecure", "timeout")}
+    options = {name: value for name, value in query if name in OPTIONS}
     rest = [(name, value) for name, value in query if name not in options]
+    for name, _ in rest:
+        if close := get_close_matches(name, ("insecure", "timeout"), 1, 0.8):
+            raise TrackingSetupError(f"{where}: there is no ?{name}=; did you mean ?{close[0]}=")
     insecure = options.get("insecure") == "1"
     trusted = url.scheme == "https" or is_loopback(host)
     if not trusted and not insecure:
@@ -80,15 +90,20 @@ def target_of(url: SplitResult, environ: Mapping[str, str]) -> Target:
             f"{where} is not encrypted: write https, or add ?insecure=1, "
             "which sends the events in the open, and never the key"
         )
+    files = tls_files_of(options, where)
+    if files and url.scheme == "http":
+        raise TrackingSetupError(f"{where} is without TLS: leave out ?{min(files)}=, or write https")
     key = _key_of(environ)
     if key is None and (host == "cmdrdata.ai" or host.endswith(".cmdrdata.ai")):
         raise TrackingSetupError(f"{where} needs a key: set CMDRDATA_API_KEY")
+    stated = files if trusted else {"insecure": "1"}
     return Target(
         url=urlunsplit((url.scheme, url.netloc, url.path, urlencode(rest), "")),
-        identity=where if trusted else f"{where}?insecure=1",
+        identity=f"{where}?{urlencode(stated, safe='/')}" if stated else where,
         scheme=url.scheme,
         host=host,
         timeout=timeout_of(options.get("timeout"), where),
+        files=files,
         key=key if trusted else None,
     )
 
@@ -113,7 +128,7 @@ class HttpOutlet:
         }
         if target.key is not None:
             self._headers["Authorization"] = f"Bearer {target.key}"
-        self._connections = Connections(target.scheme, target.host, SIDE_BY_SIDE)
+        self._connections = Connections(target.scheme, target.host, target.files, SIDE_BY_SIDE)
         self._settled: dict[bytes, Rejected | None] = {}
 
     def send(self, lines: Sequence[bytes], timeout: float | None = None) -> None:

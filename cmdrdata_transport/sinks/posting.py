@@ -7,7 +7,9 @@ know what is posted.
 from __future__ import annotations
 
 import email.utils
+import ssl
 from contextlib import suppress
+from importlib import import_module
 from math import isfinite
 from time import monotonic
 from typing import TYPE_CHECKING, NamedTuple
@@ -30,8 +32,8 @@ _TAKEN = frozenset({*range(200, 300), 409})
 
 _UNAUTHORIZED = frozenset({401, 403})
 
-_ADDRESS = frozenset({*range(300, 400), 404, 405, 407})
-"""Statuses that speak of the URL or of a proxy, and not of the event."""
+_ADDRESS = frozenset({*range(300, 400), 402, 404, 405, 406, 407, 410, 411, 414, 415, 421, 426, 431, 451})
+"""Statuses that speak of the URL, of a proxy or of how we speak, and not of the event."""
 
 _REFUSED = frozenset(range(400, 500)) - {408, 425, 429}
 """What is left of these says that the event will never do; 408, 425 and 429 say "not now", as do all
@@ -53,12 +55,13 @@ class Answered(NamedTuple):
 class Connections:
     """Connections to one receiver, as many as are used at once. Made when they are first asked for."""
 
-    def __init__(self, scheme: str, host: str, most: int = 1) -> None:
+    def __init__(self, scheme: str, host: str, files: Mapping[str, str], most: int = 1) -> None:
         # Here, where a program is set up, and never beside its calls: the SDK of OpenAI looks into
         # `sys.modules`, and fails on an httpx that another thread has not imported whole.
-        import httpx  # noqa: F401, PLC0415
+        import_module("httpx")
         self._scheme = scheme
         self._host = host
+        self._files = files
         self._most = most
         self._transport: httpx.HTTPTransport | None = None
 
@@ -89,7 +92,19 @@ class Connections:
         limits = Limits(
             max_connections=self._most, max_keepalive_connections=self._most, keepalive_expiry=60.0
         )
-        return HTTPTransport(limits=limits, proxy=proxy_for(self._scheme, self._host))
+        return HTTPTransport(verify=self._trust(), limits=limits, proxy=proxy_for(self._scheme, self._host))
+
+    def _trust(self) -> ssl.SSLContext | bool:
+        from httpx import create_ssl_context  # noqa: PLC0415 - see `_made`
+
+        if self._scheme == "http":
+            return False  # there is nobody to trust, and to read all certificates takes long
+        # Without a file of the user's it is what httpx trusts everywhere: SSL_CERT_FILE, or certifi's.
+        ca, cert = self._files.get("ca"), self._files.get("cert")
+        context = ssl.create_default_context(cafile=ca) if ca else create_ssl_context()
+        if cert:
+            context.load_cert_chain(cert, self._files.get("key"))
+        return context
 
 
 _PARENTS: list[httpx.HTTPTransport] = []
@@ -116,8 +131,7 @@ def post(
         finally:
             response.close()
     except Exception as error:
-        # Only the kind: a message may quote the URL, and with it what is secret in it.
-        raise Unavailable(type(error).__name__) from None
+        raise Unavailable(_kind_of(error)) from None
     return Answered(response.status_code, response.headers.get("Retry-After"), start)
 
 
@@ -128,6 +142,18 @@ def _start_of(response: httpx.Response, deadline: float) -> bytes:
         if len(start) > ANSWER_BYTES or monotonic() > deadline:
             break
     return start
+
+
+def _kind_of(error: BaseException) -> str:
+    # Only the kind: a message may quote the URL, and with it what is secret in it.
+    below: BaseException | None = error
+    while below is not None:
+        if isinstance(below, ssl.SSLCertVerificationError):
+            return f"{type(error).__name__}: the certificate is not trusted: {below.verify_message}"
+        if isinstance(below, ssl.SSLError):
+            return f"{type(error).__name__}: TLS fails: {below.reason}"
+        below = below.__cause__ or below.__context__
+    return type(error).__name__
 
 
 def judge(status: int, retry_after: str | None, *, now: float) -> Rejected | None:

@@ -1,8 +1,12 @@
-"""What a receiver beyond this process means: which host is this machine, and how long an answer may take."""
+"""What a receiver beyond this process means: which host is this machine, and how long an answer may take.
+
+And by which files TLS knows whom to trust, and who we are.
+"""
 
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Mapping
 
 from cmdrdata_transport.errors import TrackingSetupError
 
@@ -10,6 +14,9 @@ TIMEOUT_SECONDS = 10.0
 """How long one POST may take to connect, and to answer."""
 
 LONGEST_TIMEOUT_SECONDS = 300.0
+
+TLS_FILES = ("ca", "cert", "key")
+"""Options of a URL that name a file in PEM: the authorities that we trust, our certificate, its key."""
 
 
 def is_loopback(host: str) -> bool:
@@ -33,3 +40,38 @@ def timeout_of(text: str | None, where: str) -> float:
             f"{where}: write ?timeout=5 for five seconds; it is at most {LONGEST_TIMEOUT_SECONDS:.0f}"
         )
     return timeout
+
+
+def tls_files_of(options: Mapping[str, str], where: str) -> dict[str, str]:
+    """The files that `TLS_FILES` name, by option. Each is read once, to see that it is what it should be.
+
+    Raises:
+        TrackingSetupError: one is not there, or is of another kind; or a key has no certificate.
+    """
+    files = {name: options[name] for name in TLS_FILES if name in options}
+    if not files:
+        return files
+    import ssl  # noqa: PLC0415 - a hundredth of a second of import, for those who name a file
+
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    if "key" in files and "cert" not in files:
+        raise TrackingSetupError(f"{where}: ?key= is the key of a certificate: name that with ?cert=")
+    for name, path in files.items():
+        try:
+            with open(path, "rb"):  # noqa: PTH123 - it says in the error what it was given
+                pass
+            if name == "ca":
+                context.load_verify_locations(path)
+            elif name == "cert":
+                context.load_cert_chain(path, files.get("key"), password="")
+        except ssl.SSLError:
+            raise TrackingSetupError(f"{where}: {path} ({name}=) {_NONE[name]}") from None
+        except OSError as error:
+            raise TrackingSetupError(f"{where}: {path} ({name}=): {error.strerror}") from None
+    return files
+
+
+_NONE = {
+    "ca": "holds no certificate in PEM",
+    "cert": "holds no certificate in PEM with its key, which may be in a file of its own (key=)",
+}

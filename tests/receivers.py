@@ -1,0 +1,158 @@
+"""Receivers on this machine: of the cmdrdata API's events, and of OpenTelemetry's.
+
+Each answers what it is told to, and keeps what it is sent.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any, TypeVar
+
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
+
+from cmdrdata_transport.event import decode
+
+
+class Api(ThreadingHTTPServer):
+    """The receiving side, on this machine: answers what it is told to, and keeps what it is sent."""
+
+    daemon_threads = True
+    request_queue_size = 64
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Api)
+        self.url = f"http://127.0.0.1:{self.server_port}/api/events"
+        self.answers: deque[tuple[int, dict[str, str]]] = deque()
+        self.always: tuple[int, dict[str, str]] = (200, {})
+        self.refuse_if: Callable[[dict[str, Any]], int | None] = lambda _: None
+        self.calls: list[tuple[str, dict[str, str], dict[str, Any]]] = []
+        self.taken: list[int] = []
+        self.connections = 0
+        self.hang = threading.Event()
+        self.hang.set()
+
+
+class _Api(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: Api
+
+    def setup(self) -> None:
+        super().setup()
+        self.server.connections += 1
+
+    def do_POST(self) -> None:
+        event = decode(self.rfile.read(int(self.headers["Content-Length"])))
+        self.server.calls.append((self.path, dict(self.headers.items()), event))
+        self.server.hang.wait()
+        status, headers = self.server.answers.popleft() if self.server.answers else self.server.always
+        status = self.server.refuse_if(event) or status
+        if 200 <= status < 300:
+            self.server.taken.append(int(event["event_id"].removeprefix("event-")))
+        self.send_response(status)
+        body = b"" if status == 204 else b'{"error":"answer-secret"}'
+        for name, value in {"Content-Length": str(len(body)), **headers}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+class Collector(ThreadingHTTPServer):
+    """A receiver on this machine: reads what it is sent as OTLP, and answers what it is told to."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Collecting)
+        self.url = f"otlp+http://127.0.0.1:{self.server_port}"
+        self.answers: dict[str, deque[tuple[int, dict[str, str], bytes]]] = {
+            "logs": deque(),
+            "metrics": deque(),
+        }
+        self.refused: set[str] = set()
+        self.headers: list[dict[str, str]] = []
+        self.logs: list[ExportLogsServiceRequest] = []
+        self.metrics: list[ExportMetricsServiceRequest] = []
+        self.hang = threading.Event()
+        self.hang.set()
+
+    def records(self) -> list[Any]:
+        """The log records of all requests."""
+        return [
+            record
+            for request in self.logs
+            for resource in request.resource_logs
+            for scope in resource.scope_logs
+            for record in scope.log_records
+        ]
+
+    def ids(self) -> list[str]:
+        """Their ids, sorted."""
+        return sorted(attributes(record)["cmdrdata.event_id"] for record in self.records())
+
+    def points(self, name: str) -> list[tuple[dict[str, Any], Any]]:
+        """The points of one metric in all requests, with their attributes."""
+        return [
+            (attributes(point), point)
+            for request in self.metrics
+            for resource in request.resource_metrics
+            for scope in resource.scope_metrics
+            for metric in scope.metrics
+            if metric.name == name
+            for point in metric.histogram.data_points
+        ]
+
+
+class _Collecting(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: Collector
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        signal = self.path.rpartition("/")[2]
+        self.server.hang.wait()
+        self.server.headers.append({"path": self.path, **{k.lower(): v for k, v in self.headers.items()}})
+        status, headers, answer = (
+            self.server.answers[signal].popleft() if self.server.answers[signal] else (200, {}, b"")
+        )
+        if any(each.encode() in body for each in self.server.refused):
+            status = 400
+        if status == 200 and signal == "logs":
+            self.server.logs.append(ExportLogsServiceRequest.FromString(body))
+        elif status == 200:
+            self.server.metrics.append(ExportMetricsServiceRequest.FromString(body))
+        self.send_response(status)
+        for name, value in {"Content-Length": str(len(answer)), **headers}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(answer)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def attributes(thing: Any) -> dict[str, Any]:
+    """Attributes as a dict."""
+    return {each.key: getattr(each.value, each.value.WhichOneof("value")) for each in thing.attributes}
+
+
+Receiving = TypeVar("Receiving", Api, Collector)
+
+
+@contextmanager
+def serving(server: Receiving) -> Iterator[Receiving]:
+    """Have a receiver up."""
+    with server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield server
+        server.hang.set()
+        server.shutdown()
+        thread.join()

@@ -15,8 +15,10 @@ from collections.abc import Iterator
 BOM = b"\xef\xbb\xbf"
 PLAIN = True
 
-_BLANK_LINE = re.compile(rb"(?>\r\n|\r|\n)(?>\r\n|\r|\n)+")
-"""One or more of them. Atomic groups: one CRLF must not be taken for two line ends."""
+_BLANK_LINE = re.compile(rb"(?>\r\n|\r|\n){2}")
+"""An atomic group: one CRLF must not be taken for two line ends."""
+
+_BLANK_LINES = re.compile(rb"(?>\r\n|\r|\n){2,}")
 
 
 def normalise(block: bytes) -> bytes:
@@ -35,7 +37,7 @@ def boundary(buffer: bytes | bytearray, start: int = 0) -> int:
         found = buffer.rfind(b"\n\n", start)
         return found + 2 if found >= 0 else 0
     end = 0
-    for match in _BLANK_LINE.finditer(buffer, start):
+    for match in _BLANK_LINES.finditer(buffer, start):
         end = match.end()
     return end
 

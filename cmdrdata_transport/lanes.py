@@ -24,6 +24,7 @@ from pathlib import Path
 from time import monotonic
 from zlib import crc32
 
+from cmdrdata_transport.appending import append
 from cmdrdata_transport.counters import Counters
 from cmdrdata_transport.errors import Rejected, Unavailable
 from cmdrdata_transport.event import decode, encode
@@ -136,6 +137,7 @@ class Lane:
         self._failures = 0
         self._not_before = 0.0
         self._asked = False
+        self._abandoned = False
         self._pause = BUSY_SECONDS
 
     @property
@@ -180,21 +182,26 @@ class Lane:
         self._wake.set()
 
     def abandon(self) -> Outlet:
-        """In a forked child: give the outlet back, with all that is the parent's left alone."""
+        """In a forked child: give the outlet back, with all that is the parent's left alone.
+
+        A thread is not in the child, but gevent's greenlets are: this lane's ends at its next look.
+        """
+        self.stopping = self._abandoned = True
         self._outlet.forget()
         return self._outlet
 
     def step(self, timeout: float | None = None) -> bool:
         """Deliver one batch from each place that has some; True when there may be more at once.
 
-        A sink is given `timeout` seconds, if it can tell. No error of a sink or a file is raised. Where
+        It takes `timeout` seconds, if the sink can tell. No error of a sink or a file is raised. Where
         another thread is at it, this one does not wait: where threads are greenlets, it might be the same.
         """
+        deadline = None if timeout is None else monotonic() + timeout
         if not self._stepping.acquire(blocking=False):
             return False
         try:
             self._memory.tend()
-            return not self._is_pausing() and self._deliver(timeout)
+            return not self._is_pausing() and self._deliver(deadline)
         except OSError as error:
             self._fail(error.strerror or type(error).__name__)
         except Exception as error:
@@ -208,7 +215,7 @@ class Lane:
         try:
             while not self.stopping:
                 before, dropped = self.delivered, self.dropped
-                more = self.step()
+                more = self._step_on()
                 self._counters.settle()
                 if dropped and not more:
                     break
@@ -221,63 +228,71 @@ class Lane:
         finally:
             self._let_go()
 
-    def _deliver(self, timeout: float | None) -> bool:
-        more = self._from_memory(timeout)
+    def _step_on(self) -> bool:
+        try:
+            return self.step()
+        except BaseException as error:
+            # Nobody is at the keyboard of this thread: whatever a sink raises to end it is one more failure.
+            self._fail(type(error).__name__)
+            return False
+
+    def _deliver(self, deadline: float | None) -> bool:
+        more = self._from_memory(deadline)
         for own in self._journal.own():
             self._claim_own(own)
         # All that are claimed, and not only those: another lane may have seen the end of one before us.
         for path, claimed in list(self._claims.items()):
-            if not self._is_pausing():
-                more = self._from_claim(claimed, timeout) or more
+            if not self._is_pausing() and not _is_over(deadline):
+                more = self._from_claim(claimed, deadline) or more
                 if claimed.done:
                     del self._claims[path]
                     if self._conclude(claimed):
                         self._journal.forget(path)
-        if not self._is_pausing() and (left := self._claim_left()):
-            self._from_claim(left, timeout)
+        if not self._is_pausing() and not _is_over(deadline) and (left := self._claim_left()):
+            self._from_claim(left, deadline)
             if left.done:
                 self._left = None
                 self._conclude(left)
             more = True
         return more and not self._is_pausing()
 
-    def _from_memory(self, timeout: float | None) -> bool:
+    def _from_memory(self, deadline: float | None) -> bool:
         lines = list(islice(self._queue, self._limit()))
         if not lines:
             return False
-        for _ in range(self._send(lines, timeout)):
+        for _ in range(self._send(lines, deadline)):
             self._queue.popleft()
         if self.trouble:
             self._memory.spill(self.identity)
         return bool(self._queue)
 
-    def _from_claim(self, claimed: Claim, timeout: float | None) -> bool:
+    def _from_claim(self, claimed: Claim, deadline: float | None) -> bool:
         limit = self._limit()
         lines = claimed.take(limit, BATCH_BYTES)
         if lines:
-            claimed.advance(self._send(lines, timeout))
+            claimed.advance(self._send(lines, deadline))
         return len(lines) == limit
 
     def _limit(self) -> int:
         # A sink that failed is tried with one event, not with as many as it takes on a good day.
         return 1 if self._failures else self._outlet.batch
 
-    def _send(self, lines: Sequence[bytes], timeout: float | None) -> int:
+    def _send(self, lines: Sequence[bytes], deadline: float | None) -> int:
         """How many of the lines, from the first on, are done with: taken, buried, or told before."""
         again = self._seen.again(lines, self.identity) if self._seen is not None else None
         if not again:
-            return self._send_new(lines, timeout)
+            return self._send_new(lines, deadline)
         self._counters.count("duplicates", self.identity, len(again))
         places = [place for place in range(len(lines)) if place not in again]
-        done = self._send_new([lines[place] for place in places], timeout) if places else 0
+        done = self._send_new([lines[place] for place in places], deadline) if places else 0
         return len(lines) if done == len(places) else places[done]
 
-    def _send_new(self, lines: Sequence[bytes], timeout: float | None) -> int:
+    def _send_new(self, lines: Sequence[bytes], deadline: float | None) -> int:
         try:
-            self._outlet.send(lines, timeout)
+            self._outlet.send(lines, None if deadline is None else max(0.0, deadline - monotonic()))
         except Rejected as refusal:
             if len(lines) > 1:
-                return self._send_singly(lines, timeout)
+                return self._send_singly(lines, deadline)
             self._bury(lines[0], str(refusal))
         except Damaged as damage:
             self._renew(damage)
@@ -306,9 +321,10 @@ class Lane:
             if said:
                 self._counters.count("ledger_corrupt", said)
 
-    def _send_singly(self, lines: Sequence[bytes], timeout: float | None) -> int:
+    def _send_singly(self, lines: Sequence[bytes], deadline: float | None) -> int:
         for number, line in enumerate(lines):
-            if (self.stopping and number) or not self._send_new([line], timeout):
+            enough = self.stopping or _is_over(deadline)
+            if (enough and number) or not self._send_new([line], deadline):
                 return number
         return len(lines)
 
@@ -351,6 +367,7 @@ class Lane:
         if isinstance(made, Claim):
             self._claims[own.path] = made
         elif made in (Refusal.GONE, Refusal.UNREADABLE):
+            self._journal.miss(own)
             self._journal.replace(own)
             self._journal.forget(own.path)
 
@@ -403,12 +420,18 @@ class Lane:
             return False
 
     def _let_go(self) -> None:
+        if self._abandoned:  # the outlet is another lane's now
+            return
         for each in [*self._claims.values(), self._left]:
             if each is not None:
                 each.close()
         self._claims.clear()
         self._left = None
         self._outlet.close()
+
+
+def _is_over(deadline: float | None) -> bool:
+    return deadline is not None and monotonic() >= deadline
 
 
 def dead_letters(home: Path, sink: str) -> Path:
@@ -426,11 +449,7 @@ def write_dead_letter(home: Path, sink: str, line: bytes, reason: str) -> None:
     when = datetime.now(UTC).isoformat()
     letter = encode({"rejected_at": when, "sink": sink, "reason": reason, "event": event}) + b"\n"
     with letter_box(dead_letters(home, sink)) as fd:
-        written = os.write(fd, letter)
-        if written != len(letter):
-            with contextlib.suppress(OSError):
-                os.write(fd, b"\n")
-            raise OSError("a short write")
+        append(fd, letter)
 
 
 @contextlib.contextmanager
@@ -442,7 +461,7 @@ def letter_box(path: Path, *, wait: bool = True) -> Generator[int]:
     """
     make_private(path.parent)
     while True:
-        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
             if not _is_still(fd, path):

@@ -42,11 +42,11 @@ class Syncing:
         self._journal.sync()
 
     def after_fork_in_child(self) -> None:
-        """The thread is the parent's."""
+        """The thread is the parent's. If it is a greenlet, and so in the child as well, it ends."""
         self._thread = None
         self._wake = threading.Event()
 
     def _run(self, stopped: threading.Event) -> None:
-        while not (stopped.wait(SYNC_SECONDS) or self.dropped):
+        while not (stopped.wait(SYNC_SECONDS) or self.dropped or stopped is not self._wake):
             self._journal.sync()
         self._journal.sync()

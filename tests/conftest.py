@@ -48,8 +48,9 @@ def postgres_server() -> Iterator[Server]:
         yield server
 
 
-collect_ignore = ["environments/test_places_of_sdks.py"]
-"""It only makes sense beside other SDKs than those here: `environments/run.py` runs it, without this file."""
+collect_ignore = ["environments/test_gevent.py", "environments/test_places_of_sdks.py"]
+"""They only make sense beside other packages than those here: `environments/run.py` runs them, without this
+file."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

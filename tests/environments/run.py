@@ -188,6 +188,13 @@ ENVIRONMENTS = (
         tests=FRAMEWORKS,
     ),
     Environment(
+        name="gevent",
+        why="threads that are greenlets, in programs, forks and gunicorn's workers",
+        requirements=("cmdrdata-transport[httpx2]", "openai>=3", "gevent", "gunicorn", "pytest"),
+        sdks="openai",
+        tests=("--noconftest", "tests/environments/test_gevent.py"),
+    ),
+    Environment(
         name="httpx2-pytest",
         why="the mock plugin that has the module name of pytest-httpx2",
         requirements=("openai>=3", "httpx2-pytest"),

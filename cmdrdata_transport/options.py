@@ -53,6 +53,14 @@ def environment_sinks(environ: Mapping[str, str]) -> Iterable[str | Receiver]:
     return sinks
 
 
+def says_where(environ: Mapping[str, str]) -> str:
+    """What an error of one of these sinks begins with: the variable that names it."""
+    for name in ("CMDRDATA_SINKS", "CMDRDATA_URL"):
+        if environ.get(name, "").strip():
+            return f"{name}: "
+    return ""
+
+
 def own_providers(
     given: Iterable[Provider | str | os.PathLike[str]], environ: Mapping[str, str]
 ) -> tuple[Provider, ...]:
@@ -117,7 +125,10 @@ def home_of(given: str | os.PathLike[str]) -> Path:
 def listed_sinks(sinks: Any) -> Iterable[str | Receiver]:
     """The sinks, if they are a list of them."""
     if isinstance(sinks, str) or not hasattr(sinks, "__iter__"):
-        raise TrackingSetupError(f"sinks= takes a list of sinks, not {sinks!r}; write sinks=[...]")
+        # Which of its kind it is may be secret.
+        raise TrackingSetupError(
+            f"sinks= takes a list of sinks, not {type(sinks).__name__}; write sinks=[...]"
+        )
     listed: Iterable[str | Receiver] = sinks
     return listed
 

@@ -45,6 +45,7 @@ from cmdrdata_transport.options import (
     is_on,
     listed_sinks,
     own_providers,
+    says_where,
     state_directory,
 )
 from cmdrdata_transport.providers import PROVIDERS
@@ -140,7 +141,7 @@ class Tracker:
         receivers = [*(environment_sinks(environ) if sinks is None else listed_sinks(sinks))]
         if on_event is not None:
             receivers.append(on_event)
-        self._outlets = self._open(receivers)
+        self._outlets = self._open(receivers, says_where(environ) if sinks is None else "")
         self._service = checked_name("service", service or "") or environ.get("CMDRDATA_SERVICE") or None
         # Made here and not at the first call, which several threads may make at once; idle until then.
         self._journal = Journal(
@@ -302,13 +303,16 @@ class Tracker:
         # A tracker has threads, locks and keys; a pickled client finds it again, or the default one.
         return _find, (self._key,)
 
-    def _open(self, receivers: Iterable[str | Receiver]) -> dict[str, Outlet]:
+    def _open(self, receivers: Iterable[str | Receiver], where: str) -> dict[str, Outlet]:
         outlets: dict[str, Outlet] = {}
         for each in receivers:
-            outlet = open_sink(each, home=self.home, environ=os.environ)
+            try:
+                outlet = open_sink(each, home=self.home, environ=os.environ)
+            except TrackingSetupError as error:
+                raise TrackingSetupError(f"{where if isinstance(each, str) else ''}{error}") from None
             if outlet.identity in outlets:
                 raise TrackingSetupError(
-                    f"the sink {outlet.identity!r} is given twice; its events would be counted twice. "
+                    f"{where}the sink {outlet.identity!r} is given twice; its events would be counted twice. "
                     "Give each sink once, and functions different names."
                 )
             outlets[outlet.identity] = outlet

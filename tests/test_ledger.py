@@ -259,11 +259,15 @@ def test_what_is_no_ledger_says_so(tmp_path: Path) -> None:
     (tmp_path / "directory").mkdir()
     with closing(sqlite3.connect(tmp_path / "other.db")) as other:
         other.execute("CREATE TABLE other (id)")
+    with closing(sqlite3.connect(tmp_path / "same-name.db")) as other:
+        other.execute("CREATE TABLE usage_events (id)")
     for where, says in {
         "sqlite:///nowhere.db": "nothing has been delivered",
         "sqlite:///text": "cannot be read",
-        "sqlite:///directory": "cannot be",
+        "sqlite:///directory": "is a directory",
+        str(tmp_path / "directory"): "is a directory",
         "sqlite:///other.db": "no table",
+        "sqlite:///same-name.db": "another's",
         "mysql://host/db": "not mysql",
     }.items():
         with pytest.raises(TrackingSetupError, match=says):

@@ -29,7 +29,7 @@ def bill(events: list[UsageEvent]) -> None:
         ("sinks", 5, "a list of sinks"),
         ("sinks", [5], "a sink is a URL"),
         ("sinks", [bill, bill], "given twice"),
-        ("on_event", "bill", "no sink is known by the URL scheme"),
+        ("on_event", "bill", "begins with its scheme"),
         ("home", 5, "means no directory"),
         ("home", "~nobody-of-this-name/usage", "means no directory"),
         ("name", 5, "name= takes a str"),

@@ -13,13 +13,12 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, Protocol, Self
-from urllib.parse import urlsplit
 
 from cmdrdata_transport.errors import TrackingSetupError
 from cmdrdata_transport.event import FRACTIONAL_UNITS, UNITS, UsageEvent
 from cmdrdata_transport.ledger.query import ENDS, SHARES, Bounds, check_groups
 from cmdrdata_transport.ledger.sqlite import SqliteReader
-from cmdrdata_transport.sinks import file_of
+from cmdrdata_transport.sinks import file_of, url_of
 from cmdrdata_transport.sinks.columns import microseconds
 
 __all__ = ["ALWAYS", "READABLE", "Entry", "Ledger", "When", "check_groups"]
@@ -101,15 +100,12 @@ class Ledger:
         """
         if isinstance(where, Path) or "://" not in where:
             return cls(SqliteReader(Path(where).expanduser()))
-        try:
-            url = urlsplit(where)
-        except ValueError:
-            raise TrackingSetupError("a ledger's URL has a host that none can have") from None
-        if f"{url.scheme}:" not in READABLE:
+        if (scheme := f"{where.partition('://')[0].strip().lower()}:") not in READABLE:
             raise TrackingSetupError(
                 "a ledger that can be read is sqlite:///usage.db or postgresql://user@host/database, "
-                f"not {url.scheme}:"
+                f"not {scheme}"
             )
+        url = url_of(where)
         if url.scheme == "sqlite":
             return cls(SqliteReader(file_of(url, home or Path())))
         from cmdrdata_transport.ledger.postgresql import PostgresReader  # noqa: PLC0415 - where it is used

@@ -17,6 +17,9 @@ from cmdrdata_transport.sinks.sqlite import columns
 
 FETCHED = 500
 
+_NEEDED = ("seq", "event_id", "at", "event", "customer_id")
+"""Columns that every version has made."""
+
 _WORDS = Words(
     bound="?",
     moment="?",
@@ -100,6 +103,8 @@ class SqliteReader:
 def _opened(path: Path) -> sqlite3.Connection:
     if not path.exists():
         raise TrackingSetupError(f"there is no ledger at {path}: nothing has been delivered to it yet")
+    if path.is_dir():
+        raise TrackingSetupError(f"{path} is a directory: name the file in it")
     try:
         connection = sqlite3.connect(f"file:{quote(str(path.absolute()))}?mode=ro", uri=True, timeout=5.0)
     except sqlite3.Error as error:
@@ -114,6 +119,8 @@ def _opened(path: Path) -> sqlite3.Connection:
             raise TrackingSetupError(f"{path} cannot be read as a ledger: {error}") from None
         if not known:
             raise TrackingSetupError(f"{path} is not a ledger: it has no table usage_events")
+        if not known.issuperset(_NEEDED):
+            raise TrackingSetupError(f"{path} is not a ledger of ours: its table usage_events is another's")
         undo.pop_all()
     return connection
 

@@ -9,11 +9,13 @@ Does not know when events are sent, or what happens to those that cannot be: tha
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from difflib import get_close_matches
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, cast, runtime_checkable
-from urllib.parse import SplitResult, unquote, urlsplit
+from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
 
 from cmdrdata_transport.errors import TrackingSetupError, Unavailable
 
@@ -105,6 +107,35 @@ SCHEMES: Mapping[str, str] = {
 }
 """The module that opens a URL, by scheme. Each has `open_url(url, home, environ) -> Outlet`."""
 
+FILES = ("sqlite", "jsonl")
+"""Schemes of what is a file, and has no host."""
+
+EXAMPLES: Mapping[str, str] = {
+    "sqlite": "sqlite:///usage.db",
+    "jsonl": "jsonl:///usage.jsonl",
+    "http": "https://host/path",
+    "postgresql": "postgresql://user@host/database",
+    "kafka": "kafka://broker/topic",
+    "otlp": "otlp+https://collector:4318",
+}
+"""What a URL looks like that each module opens."""
+
+_ALSO_CALLED = {
+    "file": "sqlite",
+    "pg": "postgresql",
+    "pgsql": "postgresql",
+    "psql": "postgresql",
+    "grpc": "otlp",
+    "otel": "otlp",
+    "opentelemetry": "otlp",
+    "json": "jsonl",
+    "ndjson": "jsonl",
+}
+"""Schemes that people try, and the module that they mean."""
+
+_SEVERAL = re.compile(r"[,;\s]\s*[a-z][a-z0-9+]*://")
+_NO_HOST = re.compile(r"""[\s"'<>\\^`{|}]""")
+
 
 def open_sink(
     spec: str | Sink | Callable[[list[UsageEvent]], object],
@@ -123,25 +154,65 @@ def open_sink(
     """
     if not isinstance(spec, str):
         return _open_python(spec, name)
-    try:
-        url = urlsplit(spec.strip())
-        _ = None if url.scheme == "kafka" else url.port  # which looks at each of its brokers
-    except ValueError:  # which may quote what is secret
-        raise TrackingSetupError(
-            "a sink's URL has a host or a port that none can have; write https://host:8443/path"
-        ) from None
-    module = SCHEMES.get(url.scheme)
-    if module is None:
-        raise TrackingSetupError(
-            f"no sink is known by the URL scheme {url.scheme or spec!r}; there are sqlite:///usage.db, "
-            "jsonl:///usage.jsonl, https://host/path, postgresql://user@host/database, kafka://broker/topic, "
-            "and functions"
-        )
+    url = url_of(spec)
     open_url = cast(
         "Callable[[SplitResult, Path, Mapping[str, str]], Outlet]",
-        import_module(f".{module}", __name__).open_url,
+        import_module(f".{SCHEMES[url.scheme]}", __name__).open_url,
     )
     return open_url(url, home, environ)
+
+
+def url_of(spec: str) -> SplitResult:
+    """The URL of a sink, of a scheme that there is, with a host and a port that there can be.
+
+    Raises:
+        TrackingSetupError: it is none; the message says what to write, and shows nothing that may be secret.
+    """
+    text = spec.strip()
+    if text[:1] in ("'", '"'):
+        raise TrackingSetupError(
+            "a sink's URL is in quotation marks, which are no part of it: leave them out"
+        )
+    if not text.isprintable():
+        raise TrackingSetupError("a sink's URL holds characters that no URL has: type it once more")
+    if _SEVERAL.search(text):
+        raise TrackingSetupError(
+            "several sinks are in one URL: in CMDRDATA_SINKS blanks part them, and no commas; in Python "
+            'write sinks=["sqlite:///usage.db", "https://host/path"]'
+        )
+    scheme, found, _ = text.partition("://")
+    if not found:  # it may be anything, a key that was pasted into the wrong line say
+        raise TrackingSetupError(f"a sink's URL begins with its scheme and ://; there are {_every()}")
+    if (module := SCHEMES.get(scheme.lower())) is None:
+        raise TrackingSetupError(_unknown(scheme))
+    try:
+        url = urlsplit(text)
+        port = None if url.scheme == "kafka" else url.port  # of its brokers each has one
+    except ValueError:  # which may quote what is secret
+        port = 0
+    if port == 0 or _NO_HOST.search(url.netloc.rpartition("@")[2]):
+        password = ", and in a password %2F for /, %3F for ?, %23 for #, %40 for @" if "@" in text else ""
+        raise TrackingSetupError(
+            f"a sink's URL has a host or a port that none can have: write {EXAMPLES[module]}{password}"
+        )
+    if not url.netloc and module in ("http", "otlp"):
+        raise TrackingSetupError(f"{url.scheme}:// has no host: write {EXAMPLES[module]}")
+    insecure = parse_qs(url.query, keep_blank_values=True).get("insecure", ())
+    if module not in FILES and not {"0", "1"}.issuperset(insecure):
+        raise TrackingSetupError(f"{url.scheme}://: write ?insecure=1, or leave it out")
+    return url
+
+
+def _unknown(scheme: str) -> str:
+    first = re.split(r"[^a-z]", scheme.lower())[0]
+    meant = {**_ALSO_CALLED, **SCHEMES, **{module: module for module in EXAMPLES}}
+    close = get_close_matches(first, meant, 1, 0.75)
+    hint = f"did you mean {EXAMPLES[meant[close[0]]]}? There are" if close else "there are"
+    return f"no sink is known by the URL scheme {scheme!r}; {hint} {_every()}"
+
+
+def _every() -> str:
+    return f"{', '.join(EXAMPLES.values())}, and functions"
 
 
 def file_of(url: SplitResult, home: Path) -> Path:
@@ -151,12 +222,19 @@ def file_of(url: SplitResult, home: Path) -> Path:
         TrackingSetupError: it names no file, or says more than that.
     """
     scheme = url.scheme
-    if url.netloc or url.query or url.fragment or not url.path.strip("/"):
+    name = unquote(url.path[1:])
+    if url.netloc or url.query or url.fragment or not name.strip("/") or "\0" in name:
+        file = EXAMPLES[scheme].rpartition("/")[2]
         raise TrackingSetupError(
-            f"{scheme}: takes a file and nothing else: {scheme}:///usage.{scheme} with three slashes lies in "
-            f"home, {scheme}:////var/lib/usage.{scheme} with four is absolute"
+            f"{scheme}: takes a file and nothing else: {scheme}:///{file} with three slashes lies in "
+            f"home, {scheme}:////var/lib/{file} with four is absolute"
         )
-    return home / unquote(url.path[1:])
+    path = home / name
+    if path.is_dir():
+        raise TrackingSetupError(f"{scheme}://{url.path} is a directory: name a file in it")
+    if path.parent.is_file():
+        raise TrackingSetupError(f"{scheme}://{url.path}: {path.parent} is a file, and no directory")
+    return path
 
 
 def _open_python(spec: Sink | Callable[[list[UsageEvent]], object], name: str | None) -> Outlet:
@@ -165,7 +243,9 @@ def _open_python(spec: Sink | Callable[[list[UsageEvent]], object], name: str | 
     send = spec.send if isinstance(spec, Sink) else spec
     if isinstance(spec, type) or not callable(send):
         what = "a class" if isinstance(spec, type) else type(spec).__name__
-        raise TrackingSetupError(f"a sink is a URL, a function or an object with `send`, not {what}")
+        raise TrackingSetupError(
+            f"a sink is a URL, {EXAMPLES['sqlite']} say, a function or an object with `send`, not {what}"
+        )
     if inspect.iscoroutinefunction(send) or inspect.iscoroutinefunction(getattr(send, "__call__", None)):  # noqa: B004
         raise TrackingSetupError(
             "a sink is called in a thread that runs no event loop: give a plain function, "

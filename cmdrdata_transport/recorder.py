@@ -256,8 +256,8 @@ class Recorder(Teller):
             self._bytes += waiting
             if self._decoder is not None and not self._unreadable:
                 self._read_coded(self._decoder, kept)
-        elif self.calm is not None and isinstance(self._body, Events):
-            # All but the newest were calm, or the tee had asked before.
+        elif (self.calm is not None or self.mark is not None) and isinstance(self._body, Events):
+            # All but the newest were calm, or without the mark, or the tee had asked before.
             newest = kept.pop()
             ordinary = b"".join(kept)
             waiting = len(ordinary) + len(newest)

@@ -34,7 +34,7 @@ import cmdrdata_transport.httpx2
 from cmdrdata_transport import Tracker, customer_context
 from cmdrdata_transport.syncing import Durability
 
-EVENTS = 200
+EVENTS, MANY = 200, 1000
 
 DOCUMENT = json.dumps(
     {
@@ -66,7 +66,7 @@ DOCUMENT = json.dumps(
 ).encode()
 
 
-def _chat_stream() -> list[bytes]:
+def _chat_stream(events: int) -> list[bytes]:
     shared = {
         "id": "chatcmpl-B9MBs8CjcvOU2jLn4n570S5qMJKcT",
         "object": "chat.completion.chunk",
@@ -83,9 +83,9 @@ def _chat_stream() -> list[bytes]:
     def delta(content: dict[str, str], finish: str | None = None) -> list[Any]:
         return [{"index": 0, "delta": content, "logprobs": None, "finish_reason": finish}]
 
-    usage = {"prompt_tokens": 19, "completion_tokens": EVENTS, "total_tokens": 19 + EVENTS}
+    usage = {"prompt_tokens": 19, "completion_tokens": events, "total_tokens": 19 + events}
     return [
-        *[event(delta({"content": " hello"}))] * (EVENTS - 2),
+        *[event(delta({"content": " hello"}))] * (events - 2),
         event(delta({}, "stop")),
         event([], usage),
         b"data: [DONE]\n\n",
@@ -113,7 +113,7 @@ def _messages_stream() -> list[bytes]:
     ]
 
 
-CHAT, MESSAGES = _chat_stream(), _messages_stream()
+CHAT, LONG_CHAT, MESSAGES = _chat_stream(EVENTS), _chat_stream(MANY), _messages_stream()
 
 ASK = {"model": "gpt-5", "messages": [{"role": "user", "content": "Hello"}]}
 
@@ -198,6 +198,9 @@ def rows(tracker: Tracker, delivering: Tracker) -> Iterator[Row]:
         yield Row(f"{name} call, 2 KB JSON", plain_call(bare), plain_call(tracked), 300, bars[0])
         bare, tracked = pair(library, ours, CHAT, "text/event-stream")
         yield Row(f"{name} stream, chat completions", stream(bare, chat), stream(tracked, chat), 60, bars[1])
+        bare, tracked = pair(library, ours, LONG_CHAT, "text/event-stream")
+        yield Row(f"{name} stream of {MANY} events", stream(bare, chat), stream(tracked, chat), 12, None)
+        bare, tracked = pair(library, ours, CHAT, "text/event-stream")
         yield Row(
             f"{name} stream, usage asked for, hidden",
             stream(bare, chat, ASK_STREAM),

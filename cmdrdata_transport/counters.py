@@ -10,6 +10,7 @@ Does not know what the names mean to a caller, except the few in `WARNINGS`.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 from collections import Counter, deque
@@ -42,8 +43,10 @@ WARNINGS: dict[str, str] = {
     "journal_failed": "an event could not be written to the journal",
     "journal_full": "an event was not written: as much waits as max_journal_bytes allows; is a sink down?",
     "sync_failed": "the disk did not take the journal when asked to",
+    "files_closed": "the program closed files that it had not opened, ours too; they were opened anew",
     "temporary_home": "home cannot be written; journal and ledger are in a temporary directory",
     "segment_blocked": "a journal segment cannot be opened; its events wait",
+    "segment_removed": "somebody removed a journal segment before it was delivered; its events are lost",
     "memory_dropped": "an event was lost: nothing could be written and memory was full",
     "conflicts": "a provider told the same thing twice, with other counts; the first telling counts",
     "job_not_kept": "who started a job could not be written down; another process will not know",
@@ -125,4 +128,5 @@ class Counters:
             if now - when >= LOG_EVERY_SECONDS:
                 self._last_logged[name] = (now, total)
                 about = f" ({detail})" if detail else ""
-                logger.warning("%s: %d more, %s%s", name, total - logged, WARNINGS[name], about)
+                with contextlib.suppress(Exception):  # a handler of the application's may fail
+                    logger.warning("%s: %d more, %s%s", name, total - logged, WARNINGS[name], about)

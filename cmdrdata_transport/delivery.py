@@ -16,7 +16,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
@@ -26,7 +26,7 @@ from cmdrdata_transport import forks
 from cmdrdata_transport.counters import Counters
 from cmdrdata_transport.errors import TrackingSetupError
 from cmdrdata_transport.event import UsageEvent
-from cmdrdata_transport.journal import Journal, OwnSegment
+from cmdrdata_transport.journal import Journal, OwnSegment, journals
 from cmdrdata_transport.lanes import Lane, Memory
 from cmdrdata_transport.seen import Seen
 from cmdrdata_transport.segments import Backlog, backlog, marked, remove_if_delivered, sinks_awaited
@@ -91,6 +91,7 @@ class Delivery:
         for a pause is not asked before; one that merely failed is.
         """
         deadline = _deadline(timeout)
+        self._look_for_removed()
         awaited = [(own, size) for own in self._journal.own() if (size := _size(own.path)) > own.start]
         if self._have_all(awaited):
             return True
@@ -101,10 +102,9 @@ class Delivery:
         for lane in self._lanes:
             lane.hurry()
         while not self._have_all(awaited):
-            left = None if deadline is None else deadline - monotonic()
-            if left is not None and left <= 0:
+            if deadline is not None and monotonic() >= deadline:
                 return False
-            self._advance(left)
+            self._advance(awaited, deadline)
         return True
 
     def close(self, timeout: float | None = None) -> bool:
@@ -114,6 +114,7 @@ class Delivery:
         the next process delivers it. `ensure_running` starts all again. Says what `flush` says.
         """
         deadline = _deadline(timeout)
+        self._look_for_removed()
         self._journal.close()
         delivered = self.flush(timeout)
         self._closed, self._running = True, False
@@ -132,7 +133,7 @@ class Delivery:
 
     def backlog(self) -> list[Backlog]:
         """What is in the home's journal and not delivered yet, by any process."""
-        return backlog(self._journal.directory)
+        return _backlog(self._journal.home)
 
     def after_fork_in_child(self) -> None:
         """The threads are the parent's, and so are all files and locks: start anew at the next request."""
@@ -168,6 +169,11 @@ class Delivery:
         finally:
             self._starting.release()
 
+    def _look_for_removed(self) -> None:
+        if self._mode == "external":  # elsewhere lanes do, whenever they look
+            for own in self._journal.own():
+                self._journal.miss(own)
+
     def _have_all(self, awaited: Sequence[tuple[OwnSegment, int]]) -> bool:
         if self._mode == "external":
             return all(
@@ -175,24 +181,16 @@ class Delivery:
                 for own, size in awaited
                 for sink in own.sinks
             )
-        if self._journal.held or any(lane.queued for lane in self._lanes):
-            return False
-        return all(
-            marked(own.path, lane.identity) >= size or not (own.path.exists() or lane.reads(own.path))
-            for own, size in awaited
-            for lane in self._lanes
-            if lane.identity in own.sinks
-        )
+        return not self._journal.held and all(_has_all(lane, awaited) for lane in self._lanes)
 
-    def _advance(self, timeout: float | None) -> None:
-        moved = False
-        for lane in self._lanes:
-            if not lane.alive:
-                moved = lane.step(timeout) or moved
+    def _advance(self, awaited: Sequence[tuple[OwnSegment, int]], deadline: float | None) -> None:
+        idle = [lane for lane in self._lanes if not lane.alive]
+        behind = [lane for lane in idle if not _has_all(lane, awaited)]
+        moved = [more for _, more in _in_turn(behind or idle, deadline)]
         self._counters.settle()
-        if not moved:
+        if not any(moved):
             # By this name: where gevent comes late, it is another function then.
-            time.sleep(0.01 if timeout is None else min(0.01, timeout))
+            time.sleep(0.01 if deadline is None else max(0.0, min(0.01, deadline - monotonic())))
 
 
 def follow(
@@ -214,7 +212,8 @@ def follow(
     journal = Journal(home, sinks=(), counters=counters)
     lanes: dict[str, Lane] = {}
     while not stop():
-        for sink in sinks_awaited(journal.directory) - lanes.keys():
+        awaited = {sink for directory in journals(home) for sink in sinks_awaited(directory)}
+        for sink in awaited - lanes.keys():
             with contextlib.suppress(TrackingSetupError):  # a function, which only its own program can call
                 (lane,) = _lanes([open_sink(sink, home=home, environ=environ)], journal, counters)
                 lanes[sink] = lane
@@ -265,7 +264,7 @@ def drain(
     journal = Journal(home, sinks=(), counters=counters)
     troubles: dict[str, str] = {}
     outlets: list[Outlet] = []
-    named = {each.sink for each in backlog(journal.directory) if not each.live}
+    named = {each.sink for each in _backlog(home) if not each.live}
     for spec in sorted(named) if sinks is None else sinks:
         try:
             outlets.append(open_sink(spec, home=home, environ=environ))
@@ -279,7 +278,7 @@ def drain(
         lane.join(0)
         if lane.trouble:
             troubles[lane.identity] = lane.trouble
-    return _summed(lanes, troubles, backlog(journal.directory))
+    return _summed(lanes, troubles, _backlog(home))
 
 
 def _run_dry(
@@ -288,12 +287,10 @@ def _run_dry(
     deadline = None if timeout is None else monotonic() + timeout
     running = list(lanes)
     while running:
-        left = None if deadline is None else deadline - monotonic()
-        if left is not None and left <= 0:
+        if deadline is not None and monotonic() >= deadline:
             return
         moved = False
-        for lane in list(running):
-            more = lane.step(left)
+        for lane, more in _in_turn(running.copy(), deadline):
             moved = moved or more
             if not more and (lane.trouble is None or deadline is None):
                 running.remove(lane)
@@ -329,6 +326,28 @@ def _lanes(outlets: Iterable[Outlet], journal: Journal, counters: Counters) -> l
     memory = Memory(journal, identities, counters)
     seen = Seen(journal.home, counters.count)
     return [Lane(outlet, journal, memory, counters, seen) for outlet in outlets]
+
+
+def _backlog(home: Path) -> list[Backlog]:
+    return [each for directory in journals(home) for each in backlog(directory)]
+
+
+def _has_all(lane: Lane, awaited: Iterable[tuple[OwnSegment, int]]) -> bool:
+    return not lane.queued and all(
+        marked(own.path, lane.identity) >= size or not (own.path.exists() or lane.reads(own.path))
+        for own, size in awaited
+        if lane.identity in own.sinks
+    )
+
+
+def _in_turn(lanes: Sequence[Lane], deadline: float | None) -> Iterator[tuple[Lane, bool]]:
+    """One step of each lane, and whether it has more to do at once.
+
+    A sink that hangs is given an equal share of the time, so that those behind it have theirs.
+    """
+    for number, lane in enumerate(lanes):
+        left = None if deadline is None else max(0.0, deadline - monotonic())
+        yield lane, lane.step(None if left is None else left / (len(lanes) - number))
 
 
 def _deadline(timeout: float | None) -> float | None:

@@ -35,10 +35,10 @@ from cmdrdata_transport.demo.loopback import Loopback
 from cmdrdata_transport.demo.provider import Provider, Stated
 from cmdrdata_transport.errors import TrackingError
 from cmdrdata_transport.jobs import Jobs
-from cmdrdata_transport.journal import obstacle
+from cmdrdata_transport.journal import journals, obstacle
 from cmdrdata_transport.ledger import Ledger
 from cmdrdata_transport.providers.unmetered import UNMETERED, Unmetered
-from cmdrdata_transport.segments import Backlog, backlog
+from cmdrdata_transport.segments import Backlog, backlog, foreign
 from cmdrdata_transport.sinks import file_of
 from cmdrdata_transport.tallies import tallies, totals
 from cmdrdata_transport.tracker import Tracker
@@ -157,7 +157,9 @@ def examine(home: Path | None = None) -> Setup:
     if in_the_way := obstacle(tracker.wanted_home):
         there = "memory" if tracker.home == tracker.wanted_home else f"a temporary directory, {tracker.home}"
         problems.append(f"{in_the_way} cannot be written; events go to {there}")
-    journal = tracker.home / "journal"
+    elif in_the_way := obstacle(tracker.home / "journal"):
+        problems.append(f"{in_the_way} cannot be written; events go through a temporary directory, or memory")
+    directories = journals(tracker.home)
     recorded: dict[str, int] = {}
     if ledger := next((sink for sink in tracker.sinks if _is_there(sink, tracker.home)), None):
         try:
@@ -170,13 +172,26 @@ def examine(home: Path | None = None) -> Setup:
         f"cmdrdata-transport replay --from-ledger --ledger {path} --sink {sink}; then move it away"
         for sink, path in _set_aside(tracker.sinks, tracker.home)
     ]
+    problems += [
+        f"{path} waits: a later version of this library wrote it, or another user; deliver it by that one's "
+        "cmdrdata-transport drain"
+        for directory in directories
+        for path in foreign(directory)
+    ]
+    problems += [
+        f"{path} has events of a time when {tracker.home} could not be written. They come back by "
+        f"cmdrdata-transport replay --from-ledger --ledger {path} --sink {sink}; then move it away"
+        for sink, path in _apart(tracker.sinks, [each.parent for each in directories[1:]])
+    ]
     return Setup(
         home=tracker.home,
         sinks=tracker.sinks,
         recorded=recorded,
-        pending=tuple(backlog(journal)),
-        dead={path: _lines(path) for path in sorted((tracker.home / "dead").glob("*.jsonl"))},
-        torn=len(list(journal.glob("*.torn"))),
+        pending=tuple(each for directory in directories for each in backlog(directory)),
+        dead={
+            path: _lines(path) for path in sorted((tracker.home / "dead").glob("*.jsonl")) if path.is_file()
+        },
+        torn=sum(len(list(directory.glob("*.torn"))) for directory in directories),
         counted=totals(tallies(tracker.home)),
         jobs=tuple(Jobs(tracker.home, tracker.counters.count).waiting()),
         problems=tuple(problems),
@@ -208,6 +223,16 @@ def _set_aside(sinks: Sequence[str], home: Path) -> Generator[tuple[str, Path]]:
             for path in sorted(file.parent.glob(f"{file.name}.corrupt-*")):
                 if not path.name.endswith(("-wal", "-shm")):
                     yield sink, path
+
+
+def _apart(sinks: Sequence[str], homes: Sequence[Path]) -> Generator[tuple[str, Path]]:
+    """Ledgers in what stood in for home, with the sink that they were."""
+    for home in homes:
+        for sink in sinks:
+            if sink.startswith("sqlite:///") and _is_there(sink, home):
+                file = file_of(urlsplit(sink), home)
+                if file.is_relative_to(home):
+                    yield sink, file
 
 
 def _lines(path: Path) -> int:

@@ -210,6 +210,17 @@ class Journal:
         if pen is not None and pen.path == own.path:
             self._drop(pen)
 
+    def miss(self, own: OwnSegment) -> None:
+        """Count it, and begin another, if somebody has removed the file of this segment under its writer.
+
+        A segment that was delivered has no writer any more when it goes: so what was in this one, and was
+        not being delivered already, is lost.
+        """
+        if not own.finished() and not own.path.exists():
+            self._counters.count("segment_removed")
+            self.replace(own)
+            self.forget(own.path)
+
     def sync(self) -> None:
         """Have the disk take all that has been appended so far. For threads that may wait for a disk."""
         for own in self.own():
@@ -422,18 +433,35 @@ def obstacle(wanted: Path) -> Path | None:
     return None if usable else there
 
 
+def journals(home: Path) -> list[Path]:
+    """Where the segments of this home are: in it, and where they went while it could not be written."""
+    with contextlib.suppress(OSError):
+        stand_in = _stand_in(home)
+        if _is_ours_alone(stand_in):
+            return [home / "journal", stand_in / "journal"]
+    return [home / "journal"]
+
+
 def private_home(wanted: Path) -> Path:
     """The directory that stands in for `wanted`: ours alone, and the same for the next process of this user.
 
     So the next process delivers what this one leaves. A place that somebody else has prepared is not used.
     """
-    steady = Path(tempfile.gettempdir()) / f"cmdrdata-{os.geteuid()}-{crc32(os.fsencode(wanted)):08x}"
+    steady = _stand_in(wanted)
     with contextlib.suppress(OSError):
         steady.mkdir(mode=0o700, exist_ok=True)
-        found = steady.lstat()
-        if stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid() and not found.st_mode & 0o077:
+        if _is_ours_alone(steady):
             return steady
     return Path(tempfile.mkdtemp(prefix="cmdrdata-"))
+
+
+def _stand_in(wanted: Path) -> Path:
+    return Path(tempfile.gettempdir()) / f"cmdrdata-{os.geteuid()}-{crc32(os.fsencode(wanted)):08x}"
+
+
+def _is_ours_alone(directory: Path) -> bool:
+    found = directory.lstat()
+    return stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid() and not found.st_mode & 0o077
 
 
 def make_private(directory: Path) -> None:

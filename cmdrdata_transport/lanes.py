@@ -26,9 +26,10 @@ from zlib import crc32
 
 from cmdrdata_transport.appending import append
 from cmdrdata_transport.counters import Counters
+from cmdrdata_transport.descriptors import Watch
 from cmdrdata_transport.errors import Rejected, Unavailable
 from cmdrdata_transport.event import decode, encode
-from cmdrdata_transport.journal import HELD_EVENTS, Journal, OwnSegment, make_private
+from cmdrdata_transport.journal import HELD_EVENTS, Journal, OwnSegment, journals, make_private
 from cmdrdata_transport.seen import Seen
 from cmdrdata_transport.segments import (
     Claim,
@@ -138,6 +139,7 @@ class Lane:
         self._not_before = 0.0
         self._asked = False
         self._abandoned = False
+        self._files = Watch()
         self._pause = BUSY_SECONDS
 
     @property
@@ -187,6 +189,7 @@ class Lane:
         A thread is not in the child, but gevent's greenlets are: this lane's ends at its next look.
         """
         self.stopping = self._abandoned = True
+        self._files.close()
         self._outlet.forget()
         return self._outlet
 
@@ -200,6 +203,7 @@ class Lane:
         if not self._stepping.acquire(blocking=False):
             return False
         try:
+            self._look_after_files()
             self._memory.tend()
             return not self._is_pausing() and self._deliver(deadline)
         except OSError as error:
@@ -293,7 +297,8 @@ class Lane:
         except Rejected as refusal:
             if len(lines) > 1:
                 return self._send_singly(lines, deadline)
-            self._bury(lines[0], str(refusal))
+            if not self._bury(lines[0], str(refusal)):
+                return 0
         except Damaged as damage:
             self._renew(damage)
             return 0
@@ -351,10 +356,16 @@ class Lane:
     def _is_pausing(self) -> bool:
         return monotonic() < self._not_before
 
-    def _bury(self, line: bytes, reason: str) -> None:
-        write_dead_letter(self._journal.home, self.identity, line, reason)
+    def _bury(self, line: bytes, reason: str) -> bool:
+        try:
+            write_dead_letter(self._journal.home, self.identity, line, reason)
+        except OSError as error:
+            # Here and not further up: those of its batch that were buried before it are not buried again.
+            self._fail(error.strerror or type(error).__name__)
+            return False
         self.rejected += 1
         self._counters.count("rejected", self.identity)
+        return True
 
     def _claim_own(self, own: OwnSegment) -> None:
         if (claimed := self._claims.get(own.path)) is not None:
@@ -403,7 +414,8 @@ class Lane:
                 self._journal.forget(own.path)
         clear_litter(self._journal.directory)
         known = {own.path for own in self._journal.own()} | self._passed | self._claims.keys()
-        self._left_paths.extend(path for path in segments(self._journal.directory) if path not in known)
+        found = [path for directory in journals(self._journal.home) for path in segments(directory)]
+        self._left_paths.extend(path for path in found if path not in known)
 
     def _conclude(self, claimed: Claim) -> bool:
         removed = self._remove(claimed.segment)
@@ -422,12 +434,23 @@ class Lane:
     def _let_go(self) -> None:
         if self._abandoned:  # the outlet is another lane's now
             return
+        self._look_after_files()
+        self._drop_claims()
+        self._outlet.close()
+        self._files.close()
+
+    def _look_after_files(self) -> None:
+        if self._files.is_lost():
+            self._counters.count("files_closed", self.identity)
+            self._drop_claims()
+            self._outlet.forget()
+
+    def _drop_claims(self) -> None:
         for each in [*self._claims.values(), self._left]:
             if each is not None:
                 each.close()
         self._claims.clear()
         self._left = None
-        self._outlet.close()
 
 
 def _is_over(deadline: float | None) -> bool:

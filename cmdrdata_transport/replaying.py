@@ -11,7 +11,6 @@ Does not know how a sink is delivered to.
 from __future__ import annotations
 
 import contextlib
-import os
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -20,6 +19,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from cmdrdata_transport.appending import append
 from cmdrdata_transport.counters import Counters
 from cmdrdata_transport.delivery import Drained, drain
 from cmdrdata_transport.errors import TrackingError
@@ -53,7 +53,7 @@ def letters(home: Path, sink: str | None = None) -> list[Letters]:
     """What sinks have refused, of this sink only if one is named. Changes nothing."""
     # What somebody was killed over comes first: it is in the way of the others of its sink.
     paths = sorted((home / "dead").glob("*.jsonl"), key=lambda path: not path.name.endswith(_HALFWAY))
-    found = [_counted(path) for path in paths]
+    found = [_counted(path) for path in paths if path.is_file()]
     return [each for each in found if each.number and sink in (None, each.sink)]
 
 
@@ -78,7 +78,7 @@ def resend(home: Path, found: Letters) -> int:
         kept = [letter for letter, line in _letters(path) if line is None]
         if kept:
             with letter_box(_original(path)) as fd:
-                os.write(fd, b"".join(kept))
+                append(fd, b"".join(kept))
         path.unlink()
     return sent
 

@@ -24,7 +24,7 @@ import contextlib
 import fcntl
 import os
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from enum import Enum
 from functools import partial
@@ -34,6 +34,7 @@ from time import time
 from zlib import crc32
 
 from cmdrdata_transport import forks
+from cmdrdata_transport.descriptors import identity
 from cmdrdata_transport.event import decode, encode
 
 FORMAT = "cmdrdata.journal/1"
@@ -45,6 +46,9 @@ READ_BYTES = 1024 * 1024
 
 HEADER_BYTES = 16 * 1024
 """Enough for a header with any sensible number of sinks; more is read when it is not."""
+
+MARK_BYTES = 64
+"""More than a mark has."""
 
 LITTER_SECONDS = 3600.0
 """Age at which a half-made file is nobody's any more: making one takes milliseconds."""
@@ -160,10 +164,9 @@ def mark_of(segment: Path, sink: str) -> Path:
 
 def marked(segment: Path, sink: str) -> int:
     """The offset up to which `sink` has taken `segment`; 0 when it has not begun."""
-    try:
-        return _offset(mark_of(segment, sink).read_bytes())
-    except OSError:
-        return 0
+    with contextlib.suppress(OSError), _reading(mark_of(segment, sink)) as mark, _reading(segment) as fd:
+        return _offset(os.pread(mark, MARK_BYTES, 0), fd)
+    return 0
 
 
 class Refusal(Enum):
@@ -200,6 +203,7 @@ class Claim:
         self.done = False
         """The writer is gone and the sink has taken everything."""
         self._segment_fd, self._mark_fd = fds
+        self._files = (identity(self._segment_fd), identity(self._mark_fd))
         self._finished = finished
         self._count = count
         self._read_to = offset
@@ -244,11 +248,11 @@ class Claim:
 
     def _close(self, *, unlock: bool) -> None:
         with forks.opening("read"):
-            if unlock and self._mark_fd >= 0:
+            if unlock and self._is_ours():
                 # A child that came into being without our noticing may have the file too.
                 fcntl.flock(self._mark_fd, fcntl.LOCK_UN)
-            for fd in (self._segment_fd, self._mark_fd):
-                if fd >= 0:
+            for fd, file in zip((self._segment_fd, self._mark_fd), self._files, strict=True):
+                if identity(fd) == file is not None:
                     os.close(fd)
             self._segment_fd = self._mark_fd = -1
 
@@ -267,7 +271,12 @@ class Claim:
 
     def _mark(self) -> None:
         with contextlib.suppress(OSError):
-            os.pwrite(self._mark_fd, b"%020d\n" % self.offset, 0)
+            if self._is_ours():
+                os.pwrite(self._mark_fd, b"%020d\n" % self.offset, 0)
+
+    def _is_ours(self) -> bool:
+        # A program may have closed all its files, and have another by this number now.
+        return identity(self._mark_fd) == self._files[1] is not None
 
     def _set_aside(self, offset: int, data: bytes) -> None:
         # The name keeps it to one copy and one count, however many sinks and processes pass here.
@@ -300,7 +309,7 @@ def claim(
     """
     with forks.opening("read"), contextlib.ExitStack() as opened:
         try:
-            fd = os.open(segment, os.O_RDONLY | os.O_CLOEXEC)
+            fd = _open(segment)
         except FileNotFoundError:
             return Refusal.GONE
         opened.callback(os.close, fd)
@@ -320,7 +329,7 @@ def claim(
         if not segment.exists():
             mark.unlink(missing_ok=True)
             return Refusal.GONE
-        offset = max(start, _offset(os.pread(mark_fd, 64, 0)))
+        offset = max(start, _offset(os.pread(mark_fd, MARK_BYTES, 0), fd))
         finished = finished or _yes
         made = Claim(segment, fds=(fd, mark_fd), offset=offset, finished=finished, count=count, live=live)
         forks.register(made)
@@ -349,9 +358,9 @@ def remove_if_delivered(segment: Path) -> bool:
         OSError: it cannot be read or removed.
     """
     try:
-        with segment.open("rb", buffering=0) as file:
-            found = _header(file.fileno())
-            size = os.fstat(file.fileno()).st_size
+        with _reading(segment) as fd:
+            found = _header(fd)
+            size = os.fstat(fd).st_size
     except FileNotFoundError:
         return True
     except ValueError:
@@ -408,18 +417,17 @@ def backlog(directory: Path) -> list[Backlog]:
 def taken(directory: Path, sink: str) -> Iterator[bytes]:
     """The lines that `sink` has taken and that are still there, oldest first. Changes nothing."""
     for segment in segments(directory):
-        with contextlib.suppress(OSError, ValueError), segment.open("rb", buffering=0) as file:
-            found = _header(file.fileno())
+        with contextlib.suppress(OSError, ValueError), _reading(segment) as fd:
+            found = _header(fd)
             if found and sink in found[0].sinks:
-                yield from _lines_between(file.fileno(), found[1], marked(segment, sink))
+                yield from _lines_between(fd, found[1], marked(segment, sink))
 
 
 def lines_of(segment: Path) -> Iterator[bytes]:
     """All events that are still in a segment, delivered ones too; none where it cannot be read."""
-    with contextlib.suppress(OSError, ValueError), segment.open("rb", buffering=0) as file:
-        if found := _header(file.fileno()):
-            size = os.fstat(file.fileno()).st_size
-            yield from _lines_between(file.fileno(), found[1], size)
+    with contextlib.suppress(OSError, ValueError), _reading(segment) as fd:
+        if found := _header(fd):
+            yield from _lines_between(fd, found[1], os.fstat(fd).st_size)
 
 
 def in_use(directory: Path) -> bool:
@@ -428,8 +436,8 @@ def in_use(directory: Path) -> bool:
 
 
 def _is_locked(path: Path) -> bool:
-    with contextlib.suppress(OSError), path.open("rb", buffering=0) as file:
-        return not _lock(file.fileno(), fcntl.LOCK_SH)
+    with contextlib.suppress(OSError), _reading(path) as fd:
+        return not _lock(fd, fcntl.LOCK_SH)
     return False
 
 
@@ -470,9 +478,9 @@ def sinks_awaited(directory: Path) -> set[str]:
     """The sinks of all segments but those whose writers are at work and deliver them. Reads headers only."""
     sinks: set[str] = set()
     for segment in segments(directory):
-        with contextlib.suppress(OSError, ValueError), segment.open("rb", buffering=0) as file:
-            found = _header(file.fileno())
-            if found and not _delivers_itself(file.fileno(), found[0]):
+        with contextlib.suppress(OSError, ValueError), _reading(segment) as fd:
+            found = _header(fd)
+            if found and not _delivers_itself(fd, found[0]):
                 sinks.update(found[0].sinks)
     return sinks
 
@@ -483,31 +491,39 @@ def _delivers_itself(fd: int, header: Header) -> bool:
 
 
 def _backlog_of(segment: Path) -> Iterator[Backlog]:
+    with contextlib.suppress(OSError, ValueError), _reading(segment) as fd:
+        found = _header(fd)
+        header, start = found or (None, 0)
+        live = header is not None and _delivers_itself(fd, header)
+        for sink in header.sinks if header else ():
+            events, size, oldest = _count_after(fd, max(start, marked(segment, sink)))
+            if events and header:
+                yield Backlog(
+                    segment=segment,
+                    tracker=header.tracker,
+                    service=header.service,
+                    created=header.created,
+                    sink=sink,
+                    events=events,
+                    size=size,
+                    live=live,
+                    oldest=oldest,
+                )
+
+
+def foreign(directory: Path) -> list[Path]:
+    """The segments in `directory` that wait for somebody else: of a later format, or not ours to read."""
+    return [segment for segment in segments(directory) if _is_foreign(segment)]
+
+
+def _is_foreign(segment: Path) -> bool:
     try:
-        fd = os.open(segment, os.O_RDONLY | os.O_CLOEXEC)
+        with _reading(segment) as fd:
+            return _header(fd) is None
+    except (FileNotFoundError, ValueError):  # it has been delivered, or will be set aside
+        return False
     except OSError:
-        return
-    try:
-        with contextlib.suppress(ValueError):
-            found = _header(fd)
-            header, start = found or (None, 0)
-            live = header is not None and _delivers_itself(fd, header)
-            for sink in header.sinks if header else ():
-                events, size, oldest = _count_after(fd, max(start, marked(segment, sink)))
-                if events and header:
-                    yield Backlog(
-                        segment=segment,
-                        tracker=header.tracker,
-                        service=header.service,
-                        created=header.created,
-                        sink=sink,
-                        events=events,
-                        size=size,
-                        live=live,
-                        oldest=oldest,
-                    )
-    finally:
-        os.close(fd)
+        return True
 
 
 def _count_after(fd: int, offset: int) -> tuple[int, int, bytes]:
@@ -547,9 +563,27 @@ def _header(fd: int) -> tuple[Header, int] | None:
     return (header, found.ends[0]) if header else None
 
 
-def _offset(mark: bytes) -> int:
-    # A mark that cannot be read counts as none: rather a second telling than a lost one.
-    return int(mark) if mark.strip().isdigit() else 0
+def _offset(mark: bytes, segment: int) -> int:
+    # A mark that cannot be read, or cannot be of this segment, as when a machine failed and its disk has
+    # lost the end, counts as none: rather a second telling than a lost one.
+    offset = int(mark) if mark.strip().isdigit() else 0
+    beyond = offset > os.fstat(segment).st_size
+    return 0 if beyond or os.pread(segment, 1, offset) not in (b"", b"\n") else offset
+
+
+def _open(path: Path) -> int:
+    # Where a pipe is in its place, nobody waits for whoever will write to that.
+    return os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+
+
+@contextlib.contextmanager
+def _reading(path: Path) -> Generator[int]:
+    """A descriptor of the file at `path`, for as long as this lasts."""
+    fd = _open(path)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
 
 
 def _lock(fd: int, how: int) -> bool:

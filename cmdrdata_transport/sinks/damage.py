@@ -16,11 +16,15 @@ from collections.abc import Callable, Generator, Iterable
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from time import monotonic, sleep
 
 from cmdrdata_transport.errors import Unavailable
 
 _MAGIC = b"SQLite format 3\0"
 _BESIDE = ("-wal", "-shm")
+
+PATIENCE_SECONDS = 5.0
+"""How long another process may be at it: to exchange the files takes milliseconds."""
 
 
 def is_damage(error: Exception, path: Path) -> bool:
@@ -70,15 +74,29 @@ def renew(
 
 
 @contextmanager
-def opening(path: Path, how: int = fcntl.LOCK_SH) -> Generator[None]:
-    """The file at `path` and those beside it are of one ledger, for as long as this lasts."""
+def opening(path: Path, how: int = fcntl.LOCK_SH, *, patience: float = PATIENCE_SECONDS) -> Generator[None]:
+    """The file at `path` and those beside it are of one ledger, for as long as this lasts.
+
+    Raises `Unavailable` when another process has it for more than `patience` seconds.
+    """
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     fd = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        fcntl.flock(fd, how)
+        _wait_for(fd, how, patience)
         yield
     finally:
         _let_go(fd)
+
+
+def _wait_for(fd: int, how: int, patience: float) -> None:
+    deadline = monotonic() + patience
+    while True:
+        with contextlib.suppress(BlockingIOError):
+            fcntl.flock(fd, how | fcntl.LOCK_NB)
+            return
+        if monotonic() >= deadline:
+            raise Unavailable("another process sets the ledger aside, or holds its directory")
+        sleep(0.02)
 
 
 @contextmanager

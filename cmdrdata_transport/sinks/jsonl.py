@@ -2,7 +2,8 @@
 
 Any number of processes may write one file: each batch is appended under the file's lock, all of it or
 nothing. A file has no key, so a batch whose checkpoint was lost in a crash is there twice; its
-`event_id`s tell. The file is opened anew for each batch, so it may be moved away at any time.
+`event_id`s tell. The file is opened anew for each batch, so it may be moved away at any time. It may be
+`/dev/stdout`, too.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from pathlib import Path
 from time import monotonic, sleep
 from urllib.parse import SplitResult
 
+from cmdrdata_transport.appending import append
 from cmdrdata_transport.errors import Unavailable
 from cmdrdata_transport.sinks import file_of
 
@@ -46,8 +48,7 @@ class JsonLinesOutlet:
             fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
             try:
                 _lock(fd, patience)
-                _append(fd, data)
-                os.fsync(fd)  # the journal forgets what we have taken
+                append(fd, data)
             finally:
                 # A child that was forked just now has the file too, and would keep the lock.
                 fcntl.flock(fd, fcntl.LOCK_UN)
@@ -71,16 +72,3 @@ def _lock(fd: int, patience: float) -> None:
         if monotonic() > deadline:
             raise Unavailable("another process holds the file")
         sleep(0.01)
-
-
-def _append(fd: int, data: bytes) -> None:
-    size = os.fstat(fd).st_size
-    if size and os.pread(fd, 1, size - 1) != b"\n":
-        data = b"\n" + data  # somebody died in the middle of a line
-    try:
-        rest = memoryview(data)
-        while rest:
-            rest = rest[os.write(fd, rest) :]
-    except OSError:
-        os.ftruncate(fd, size)
-        raise

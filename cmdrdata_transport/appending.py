@@ -1,0 +1,39 @@
+"""Appends whole lines to a file that others append to as well: all of them, or nothing.
+
+For whoever holds the file's lock. Does not know what is in a line, or where the file is.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+
+
+def append(fd: int, data: bytes) -> None:
+    """Write `data`, lines with their ends, to a file that is open to read and to append.
+
+    What somebody left unfinished at its end spoils no line of ours. When this returns, the disk has them.
+
+    Raises:
+        OSError: not all of it can be written; then nothing of it is there, except in a pipe or a terminal,
+            which take nothing back.
+    """
+    found = os.fstat(fd)
+    if not stat.S_ISREG(found.st_mode):
+        _write(fd, data)
+        return
+    size = found.st_size
+    if size and os.pread(fd, 1, size - 1) != b"\n":
+        data = b"\n" + data  # somebody died in the middle of a line
+    try:
+        _write(fd, data)
+    except OSError:
+        os.ftruncate(fd, size)
+        raise
+    os.fsync(fd)
+
+
+def _write(fd: int, data: bytes) -> None:
+    rest = memoryview(data)
+    while rest:
+        rest = rest[os.write(fd, rest) :]

@@ -40,7 +40,7 @@ FLOORS = (
     {"sinks"},
     {"journal", "seen"},
     {"counters", "segments"},
-    {"forks"},
+    {"descriptors", "forks"},
     {"meter", "stated", "tee"},
     {"draining"},
     {"recorder"},
@@ -49,7 +49,7 @@ FLOORS = (
     {"asking", "batch", "guess"},
     {"body"},
     {"attribution", "providers", "wire"},
-    {"jobs", "tallies"},
+    {"appending", "jobs", "tallies"},
     {"event", "identity"},
     {"errors"},
 )

@@ -125,7 +125,9 @@ class SqliteOutlet:
         rows = [row_of(line) for line in lines]
         patience = PATIENCE_SECONDS if timeout is None else min(timeout, PATIENCE_SECONDS)
         if self._path in _UNSAFE:
-            raise Unavailable("this process was forked while the ledger was in use; another will deliver")
+            raise Unavailable(
+                "its files were closed, or this process forked, while it was in use; another will deliver"
+            )
         with self._in_use:
             try:
                 self._insert(rows, patience)
@@ -149,7 +151,10 @@ class SqliteOutlet:
             self.close()
 
     def forget(self) -> None:
-        """Nothing to do: `before_fork` has closed it."""
+        """Where it is open still, never use the file in this process again; `before_fork` has closed it."""
+        if self._connection is not None:
+            _leave_alone(self._path, self._connection)
+            self._connection = None
 
     def before_fork(self) -> None:
         """Close the file.
@@ -171,8 +176,7 @@ class SqliteOutlet:
         """Use the file as if never used before; or never, when a batch was still under way."""
         in_use, self._in_use = self._in_use, threading.Lock()
         if not self._at_rest and (self._connection is not None or in_use.locked()):
-            _UNSAFE.add(self._path)
-            _PARENTS.append(self._connection)
+            _leave_alone(self._path, self._connection)
             self._connection = None
 
     def _insert(self, rows: Sequence[tuple[Any, ...]], patience: float) -> None:
@@ -195,7 +199,7 @@ class SqliteOutlet:
         if self._connection is not None and _identity(self._path) != self._file:
             self.close()
         if self._connection is None:
-            with opening(self._path):
+            with opening(self._path, patience=patience):
                 self._file = _identity(self._path)
                 self._connection = connect(self._path, patience)
                 self._file = _identity(self._path)
@@ -205,6 +209,12 @@ class SqliteOutlet:
 
 _PARENTS: list[sqlite3.Connection | None] = []
 _UNSAFE: set[Path] = set()
+
+
+def _leave_alone(path: Path, connection: sqlite3.Connection | None) -> None:
+    """Never use the file in this process again: SQLite would go by locks that it remembers, and has not."""
+    _UNSAFE.add(path)
+    _PARENTS.append(connection)  # and is never closed
 
 
 def connect(path: Path, patience: float = PATIENCE_SECONDS) -> sqlite3.Connection:

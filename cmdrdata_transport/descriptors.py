@@ -1,0 +1,48 @@
+"""Files that somebody else closes: a program that becomes a daemon closes all that are open, ours too.
+
+What it opens then has the numbers that ours had. So whoever keeps a file open for long looks whose it is
+before it is written or closed (`identity`). Where a driver keeps files and sockets whose numbers nobody
+tells us, a descriptor of ours stands for them (`Watch`): nothing closes it but what closes all.
+
+Does not know what was open.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+
+
+def identity(fd: int) -> tuple[int, int] | None:
+    """What tells one open file from all others, whatever their numbers; None if it is not open."""
+    try:
+        found = os.fstat(fd)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+class Watch:
+    """A descriptor that is nobody's and is used for nothing, from the first look on."""
+
+    def __init__(self) -> None:
+        self._fd = -1
+        self._file: tuple[int, int] | None = None
+
+    def is_lost(self) -> bool:
+        """Whether somebody has closed it since the last look; from then on another one is watched."""
+        if self._file is not None and identity(self._fd) == self._file:
+            return False
+        lost = self._file is not None
+        with contextlib.suppress(OSError):  # there are as many as there may be
+            # No other file is this one: of what has a name another may be opened, `/dev/null` say.
+            self._fd, other = os.pipe()
+            os.close(other)
+            self._file = identity(self._fd)
+        return lost
+
+    def close(self) -> None:
+        """Close it, if it is still there. The next look begins anew."""
+        if self._file is not None and identity(self._fd) == self._file:
+            os.close(self._fd)
+        self._file = None

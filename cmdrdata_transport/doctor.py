@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
+from time import time
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -49,6 +50,9 @@ if TYPE_CHECKING:
     from cmdrdata_transport.event import Usage, UsageEvent
 
 _DELIVERY_SECONDS = 10.0
+
+MONTH_SECONDS = 30 * 24 * 3600.0
+"""What was counted by processes that nobody has heard of for longer is history."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -192,7 +196,7 @@ def examine(home: Path | None = None) -> Setup:
             path: _lines(path) for path in sorted((tracker.home / "dead").glob("*.jsonl")) if path.is_file()
         },
         torn=sum(len(list(directory.glob("*.torn"))) for directory in directories),
-        counted=totals(tallies(tracker.home)),
+        counted=totals(each for each in tallies(tracker.home) if each.updated > time() - MONTH_SECONDS),
         jobs=tuple(Jobs(tracker.home, tracker.counters.count).waiting()),
         problems=tuple(problems),
     )

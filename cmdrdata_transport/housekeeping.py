@@ -1,8 +1,7 @@
 """What a home keeps, and taking out of it what is old, or what is a customer's.
 
 Knows every place of a home that has events or says whose something is: ledgers, dead letters, the
-journal, the jobs that are told of later, the counts of processes. Each is counted first, so that it can
-be said what will be done.
+journal, the jobs that are told of later. Each is counted first, so that it can be said what will be done.
 
 A customer's events that still wait in the journal are overwritten where they are, so that no sink is
 sent them later; whole files stay readable, and nobody who delivers is disturbed. A process at work may
@@ -48,7 +47,6 @@ def old(home: Path, sinks: Sequence[str], before: datetime) -> list[Place]:
         *_ledgers(home, sinks, Which(before=before)),
         *_dead_letters(home, lambda event: _is_before(event, before)),
         _files("jobs that were started", home / "jobs", lambda path: _changed(path) < before.timestamp()),
-        _files("counts of processes", home / "stats", lambda path: _changed(path) < before.timestamp()),
     ]
 
 

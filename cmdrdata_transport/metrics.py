@@ -24,10 +24,9 @@ from cmdrdata_transport.event import decode
 from cmdrdata_transport.replaying import letters
 from cmdrdata_transport.segments import Backlog, backlog
 from cmdrdata_transport.sinks.columns import moment_of
-from cmdrdata_transport.tallies import Tally, tallies
+from cmdrdata_transport.tallies import RECENT_SECONDS, Tally, tallies
 
-RECENT_SECONDS = 60.0
-"""A process that was heard of in this time counts for the rate."""
+_ALWAYS = ("events", "delivered", *WARNINGS)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,9 +46,9 @@ class Waiting:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Metrics:
-    """`counts` by (tracker, service), then by name, of the last month's processes; then each sink.
+    """`counts` by (tracker, service), then by name, of all processes there have been; then each sink.
 
-    `events_per_second`: of the processes heard of lately, each since its start.
+    `processes` were heard of in the last minute, and `events_per_second` is theirs, each since its start.
     """
 
     counts: Mapping[tuple[str, str], Mapping[str, int]]
@@ -86,7 +85,7 @@ def measure(home: Path, sinks: Iterable[str] = ()) -> Metrics:
     by_service: defaultdict[tuple[str, str], Counter[str]] = defaultdict(Counter)
     for each in kept:
         by_service[each.tracker, each.service or ""].update(each.counts)
-    recent = [each for each in kept if each.updated > now - RECENT_SECONDS]
+    recent = [each for each in kept if each.pid and each.updated > now - RECENT_SECONDS]
     return Metrics(
         counts={key: dict(sorted(by_service[key].items())) for key in sorted(by_service)},
         processes=len(recent),
@@ -132,19 +131,21 @@ def _began(waiting: Backlog) -> float:
 
 
 def _counters(metrics: Metrics) -> Iterator[str]:
-    for name in sorted({name for counts in metrics.counts.values() for name in counts}):
+    # What has not happened yet is 0: who is to be woken by it sees the first time, too.
+    for name in sorted({*_ALWAYS, *(name for counts in metrics.counts.values() for name in counts)}):
         family = f"cmdrdata_{re.sub('[^a-zA-Z0-9_]', '_', name)}"
         yield f"# TYPE {family} counter"
         if about := WARNINGS.get(name):
             yield f"# HELP {family} {_escaped(about)}"
         for (tracker, service), counts in metrics.counts.items():
-            if name in counts:
-                yield f"{family}_total{_labels(tracker=tracker, service=service)} {counts[name]}"
+            yield f"{family}_total{_labels(tracker=tracker, service=service)} {counts.get(name, 0)}"
 
 
 def _gauges(metrics: Metrics) -> Iterator[str]:
     yield from _family("cmdrdata_processes", "Processes heard of in the last minute.")
     yield f"cmdrdata_processes {metrics.processes}"
+    yield from _family("cmdrdata_events_per_second", "What these record, each since its start.")
+    yield f"cmdrdata_events_per_second {metrics.events_per_second:g}"
     for name, about, values in (
         ("cmdrdata_pending_events", "Events that wait.", [each.events for each in metrics.sinks]),
         ("cmdrdata_pending_bytes", "How large they are.", [each.size for each in metrics.sinks]),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -10,10 +11,12 @@ from pathlib import Path
 import pytest
 from journals import Receiver, line_of, set_up
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
+from prometheus_client.parser import text_string_to_metric_families as text_string_to_older_families
 from typer.testing import CliRunner
 
 from cmdrdata_transport import Tracker
 from cmdrdata_transport.cli.app import app
+from cmdrdata_transport.counters import WARNINGS
 from cmdrdata_transport.lanes import write_dead_letter
 from cmdrdata_transport.metrics import Metrics, Waiting, measure, openmetrics
 from cmdrdata_transport.tallies import Tallies
@@ -26,6 +29,15 @@ def samples(text: str) -> dict[tuple[str, ...], float]:
     return {
         (sample.name, *sample.labels.values()): sample.value
         for family in text_string_to_metric_families(text)  # type: ignore[no-untyped-call]
+        for sample in family.samples
+    }
+
+
+def as_text_format(text: str) -> dict[tuple[str, ...], float]:
+    """What a collector of files understands, which may know the older format only."""
+    return {
+        (sample.name, *sample.labels.values()): sample.value
+        for family in text_string_to_older_families(text)  # type: ignore[no-untyped-call]
         for sample in family.samples
     }
 
@@ -63,6 +75,63 @@ def test_a_collector_reads_it(tmp_path: Path) -> None:
     assert 7200 <= found["cmdrdata_lag_seconds", "callable:receiver"] < 7300
     assert found["cmdrdata_dead_letters", LEDGER] == 1
     assert found["cmdrdata_pending_events", LEDGER] == found["cmdrdata_lag_seconds", LEDGER] == 0
+
+
+def test_what_has_not_happened_yet_is_nought(tmp_path: Path) -> None:
+    """Who is to be woken by a loss sees the first one, too: its counter is there before."""
+    in_use(tmp_path)
+    found = samples(typed(tmp_path, "--format", "openmetrics"))
+    assert {found[f"cmdrdata_{name}_total", "default", "web"] for name in WARNINGS} == {0, 1}
+
+
+def test_a_collector_of_files_finds_a_whole_one(tmp_path: Path) -> None:
+    """It is there or not, for other users to read, in a format that older collectors take as well."""
+    in_use(tmp_path)
+    file = tmp_path / "collected" / "cmdrdata.prom"
+    file.parent.mkdir()
+    for form in ("openmetrics", "json", "openmetrics"):
+        assert typed(tmp_path, "--format", form, "--output", str(file)) == ""
+        assert list(file.parent.iterdir()) == [file]
+    assert as_text_format(file.read_text("utf-8")) == samples(file.read_text("utf-8"))
+    assert file.stat().st_mode & 0o044 == 0o044
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--output", "x.prom"], "--format openmetrics"),
+        (["--format", "json", "--output", "/no/x"], "No such"),
+    ],
+)
+def test_a_file_that_cannot_be_is_said(tmp_path: Path, words: list[str], says: str) -> None:
+    """In a line, as all that is wrong with the input."""
+    done = CliRunner().invoke(
+        app, ["stats", *words], env={"CMDRDATA_HOME": str(tmp_path), "CMDRDATA_SINKS": ""}
+    )
+    assert (done.exit_code, says in done.output) == (2, True)
+
+
+def test_a_counter_never_falls(tmp_path: Path) -> None:
+    """Processes end, and their files with time; what they have counted stays in the sums."""
+    seen: list[float] = []
+    for number in range(5):
+        Tallies(tmp_path, tracker="default", service="web").keep({"events": 1}, now=True)
+        seen.append(
+            samples(typed(tmp_path, "--format", "openmetrics"))["cmdrdata_events_total", "default", "web"]
+        )
+        for path in (tmp_path / "stats").iterdir():
+            os.utime(path, (0, 0))
+        assert seen == list(range(1, number + 2))
+
+
+def test_sums_of_a_home_are_of_no_process(tmp_path: Path) -> None:
+    """What is folded is not taken for a process that was heard of just now."""
+    for _ in range(3):
+        Tallies(tmp_path, tracker="default", service="web").keep({"events": 1}, now=True)
+        for path in (tmp_path / "stats").iterdir():
+            os.utime(path, (0, 0))
+    found = measure(tmp_path)
+    assert (found.processes, found.counts["default", "web"]["events"]) == (1, 3)
 
 
 @pytest.mark.parametrize("text", ['a"b', "a\\", "a\nb", "ü", "{}", "a,b=c"])

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
+from journals import program
 
 from cmdrdata_transport import Tracker
 from cmdrdata_transport.tallies import Tallies, tallies, totals
@@ -63,15 +66,116 @@ def test_what_cannot_be_read_is_left_out(tmp_path: Path) -> None:
     assert totals(tallies(tmp_path)) == {"events": 1}
 
 
-def test_old_counts_are_forgotten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a process counted is shown for a month after it was last heard of."""
+def silent(home: Path) -> None:
+    """Nothing has changed here for a while."""
+    for path in (home / "stats").iterdir():
+        os.utime(path, (0, 0))
+
+
+def test_many_processes_leave_few_files_and_every_count(tmp_path: Path) -> None:
+    """What has not changed for a while is folded into one file, by service and month; no sum falls."""
+    for number in range(1, 60):
+        made = kept(tmp_path, events=1, missing=number % 2)
+        assert totals(tallies(tmp_path)) == {"events": number, "missing": (number + 1) // 2}
+        assert len(list((tmp_path / "stats").iterdir())) <= 2
+        silent(tmp_path)
+    Tallies(tmp_path, tracker="default", service="jobs").keep({"events": 1}, now=True)
+    silent(tmp_path)
+    made.keep({"events": 2, "missing": 1}, now=True)
+    assert totals(tallies(tmp_path)) == {"events": 61, "missing": 30}
+    found = {(each.service, each.pid): each.counts["events"] for each in tallies(tmp_path)}
+    assert found == {("web", 0): 59, ("web", os.getpid()): 1, ("jobs", os.getpid()): 1}
+
+
+def test_a_process_that_was_silent_goes_on_counting(tmp_path: Path) -> None:
+    """Its file has been folded meanwhile: it begins another, with what it has counted since."""
+    made = kept(tmp_path, events=3, missing=1)
+    for events in (4, 9):
+        silent(tmp_path)
+        kept(tmp_path, delivered=1)
+        assert not [path for path in (tmp_path / "stats").glob("*.json") if path.stat().st_mtime == 0]
+        made.keep({"events": events, "missing": 1}, now=True)
+        assert totals(tallies(tmp_path))["events"] == events
+    assert totals(tallies(tmp_path)) == {"events": 9, "missing": 1, "delivered": 2}
+
+
+def test_counts_of_a_month_are_told_apart(tmp_path: Path) -> None:
+    """Who looks at what happened lately need not look at everything there has ever been."""
     kept(tmp_path, events=1)
     (file,) = (tmp_path / "stats").iterdir()
-    monkeypatch.setattr("cmdrdata_transport.tallies.KEPT_SECONDS", 0)
-    os.utime(file, (0, 0))
-    assert tallies(tmp_path) == []
-    kept(tmp_path, events=2)
-    assert file not in set((tmp_path / "stats").iterdir())
+    said = json.loads(file.read_text())
+    for month, events in (("10", 2), ("10", 3), ("11", 4)):
+        at = datetime.fromisoformat(f"2025-{month}-15T12:00:00Z").timestamp()
+        file.with_name(f"1-{events}.json").write_text(
+            json.dumps({**said, "updated": at, "counts": {"events": events}})
+        )
+    silent(tmp_path)
+    kept(tmp_path, events=8)
+    found = {each.updated: each.counts["events"] for each in tallies(tmp_path)}
+    assert sorted(found.values()) == [1, 4, 5, 8]
+    assert [found[at] for at in sorted(found)][:2] == [5, 4]
+
+
+@pytest.mark.parametrize("step", range(1, 14))
+def test_who_is_killed_over_it_loses_and_doubles_nothing(tmp_path: Path, step: int) -> None:
+    """At any step of the folding: the next one goes on, and nobody sees another sum meanwhile."""
+    made = [kept(tmp_path, events=number) for number in (1, 2, 4)]
+    silent(tmp_path)
+    steps = f"""
+    import sys
+    left = {step}
+    def look(event, arguments):
+        global left
+        if event in ("os.rename", "os.remove", "open") and "{tmp_path}" in str(arguments[0]):
+            left -= 1
+            if not left:
+                os.kill(os.getpid(), 9)
+    from cmdrdata_transport.tallies import fold
+    sys.addaudithook(look)
+    fold(home / "stats")
+    """
+    program(steps, tmp_path).communicate(timeout=60)
+    assert totals(tallies(tmp_path)) == {"events": 7}
+    made[0].keep({"events": 11}, now=True)
+    assert totals(tallies(tmp_path)) == {"events": 17}
+    silent(tmp_path)
+    kept(tmp_path, events=100)
+    assert totals(tallies(tmp_path)) == {"events": 117}
+    assert len(list((tmp_path / "stats").iterdir())) <= 3
+
+
+def test_those_who_read_write_and_fold_at_once_see_no_sum_fall(tmp_path: Path) -> None:
+    """Eight processes write, end, and are folded while this one looks."""
+    code = """
+    from cmdrdata_transport import tallies
+    tallies.EVERY_SECONDS = 0
+    tallies.RECENT_SECONDS = 0
+    for _ in range(25):
+        made = tallies.Tallies(home, tracker="default", service=None)
+        for events in (1, 2, 3, 4):
+            made.keep({"events": events}, now=True)
+    """
+    programs = [program(code, tmp_path) for _ in range(8)]
+    seen = [0]
+    while any(each.poll() is None for each in programs):
+        seen.append(totals(tallies(tmp_path)).get("events", 0))
+    assert [(each.communicate(timeout=60)[0], each.returncode) for each in programs] == [("", 0)] * 8
+    assert seen == sorted(seen)
+    assert totals(tallies(tmp_path)) == {"events": 8 * 25 * 4}
+
+
+def test_nobody_waits_long_for_who_folds_and_was_stopped(tmp_path: Path) -> None:
+    """He is looked past, and what could not be written is written later."""
+    made = kept(tmp_path, events=1)
+    fd = os.open(tmp_path / "stats", os.O_RDONLY)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        made.keep({"events": 2}, now=True)
+        assert totals(tallies(tmp_path)) == {"events": 1}
+    finally:
+        os.close(fd)
+    made.keep({"events": 2}, now=True)
+    assert totals(tallies(tmp_path)) == {"events": 2}
 
 
 def test_a_home_that_takes_no_file_is_no_reason_to_fail(tmp_path: Path) -> None:

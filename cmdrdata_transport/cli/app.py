@@ -351,11 +351,23 @@ def stats(
     form: Annotated[
         StatsFormat, typer.Option("--format", help="For people, for programs, for Prometheus and the like.")
     ] = StatsFormat.TABLE,
+    output: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Write it to this file, whole or not at all, for a collector."),
+    ] = None,
     home: Home = None,
 ) -> None:
     """Say how it stands: what was counted by all processes, what waits for which sink and how long."""
-    from cmdrdata_transport.cli.stats import FORMATS as SHOWN  # noqa: PLC0415 - one command, one module
+    from cmdrdata_transport.cli import stats as command  # noqa: PLC0415 - one command, one module
 
     with _errors_in_one_line():
+        if output is not None and form is StatsFormat.TABLE:
+            raise TrackingSetupError("--output goes with --format openmetrics or --format json")
         tracker = Tracker(home=home)
-        SHOWN[form.value](console(), measure(tracker.home, tracker.sinks))
+        found = measure(tracker.home, tracker.sinks)
+        if form is StatsFormat.TABLE:
+            command.as_table(console(), found)
+        elif output is not None:
+            command.write(output, command.TEXTS[form.value](found))
+        else:
+            typer.echo(command.TEXTS[form.value](found), nl=False)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import sys
+import os
 from typing import TYPE_CHECKING
 
 from cmdrdata_transport.cli.view import number, printable, table_of
@@ -12,6 +12,7 @@ from cmdrdata_transport.metrics import Metrics, openmetrics
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from pathlib import Path
 
     from rich.console import Console
 
@@ -35,19 +36,19 @@ def as_table(out: Console, metrics: Metrics) -> None:
     )
 
 
-def as_json(_: Console, metrics: Metrics) -> None:
-    """One object."""
-    json.dump(metrics.to_dict(), sys.stdout, ensure_ascii=False, indent=2)
-    sys.stdout.write("\n")
+def write(file: Path, text: str) -> None:
+    """Write a file whole or not at all: who collects it sees no half of it. Raises `OSError`."""
+    half = file.with_name(f".{file.name}.{os.getpid()}")
+    try:
+        half.write_text(text, "utf-8")
+        half.replace(file)
+    finally:
+        half.unlink(missing_ok=True)
 
 
-def as_openmetrics(_: Console, metrics: Metrics) -> None:
-    """For Prometheus and the like."""
-    sys.stdout.write(openmetrics(metrics))
+def _as_json(metrics: Metrics) -> str:
+    return f"{json.dumps(metrics.to_dict(), ensure_ascii=False, indent=2)}\n"
 
 
-FORMATS: Mapping[str, Callable[[Console, Metrics], None]] = {
-    "table": as_table,
-    "json": as_json,
-    "openmetrics": as_openmetrics,
-}
+TEXTS: Mapping[str, Callable[[Metrics], str]] = {"json": _as_json, "openmetrics": openmetrics}
+"""What programs read, by its name."""

@@ -4,8 +4,9 @@
 
 Ours is what a delivery thread does: lines of the journal become events, are checked, and are stored once
 each whatever is told again. The bare driver is given the same rows, ready made, for a table with the
-same columns and indexes, in batches of the same size: `executemany` for SQLite, `COPY` for PostgreSQL,
-and for Kafka `produce` of the same messages with the same settings, and `flush`.
+same columns and as many indexes, as safe on the disk, in batches of the same size, each its own
+transaction: `executemany` for SQLite, `COPY` for PostgreSQL, and for Kafka `produce` of the same
+messages with the same settings, and `flush`. Both begin with empty tables.
 
 Without a URL PostgreSQL is a server of its own in a temporary directory, as the tests have it, and
 Kafka is librdkafka's mock cluster, in this process: what it takes of the CPU it takes of both. Machines
@@ -111,7 +112,7 @@ def sqlite_contest(directory: Path, resources: ExitStack) -> Contest:
     ours = resources.enter_context(closing(sqlite3.connect(directory / "usage.db", isolation_level=None)))
     bare = resources.enter_context(closing(sqlite3.connect(directory / "bare.db", isolation_level=None)))
     bare.execute("PRAGMA journal_mode = WAL")
-    bare.execute("PRAGMA synchronous = NORMAL")
+    bare.execute("PRAGMA synchronous = FULL")
     made = "SELECT sql FROM sqlite_master WHERE tbl_name = 'usage_events' AND sql IS NOT NULL"
     for (sql,) in ours.execute(made).fetchall():
         bare.execute(sql)
@@ -201,6 +202,7 @@ def compare(contest: Contest, rounds: int, events: int) -> tuple[float, float, f
             contest.outlet.send(batch)
         ours = events / (perf_counter() - began)
         rows = contest.rows(fresh)
+        contest.clear()
         began = perf_counter()
         contest.bare(rows)
         rates.append((events / (perf_counter() - began), ours))

@@ -26,7 +26,7 @@ from cmdrdata_transport.event import UNITS
 from cmdrdata_transport.ledger import Ledger
 from cmdrdata_transport.ledger.postgresql import _reading
 from cmdrdata_transport.sinks import Outlet, Unauthorized, open_sink
-from cmdrdata_transport.sinks.postgresql import _BEGIN
+from cmdrdata_transport.sinks.postgresql.writing import AHEAD
 
 HOME = Path()
 
@@ -675,7 +675,7 @@ def test_who_follows_misses_nothing_that_is_late(
     with Ledger.open(url) as ledger, postgres_server.connect(database) as late:
         start = ledger.last()
         with late.transaction():
-            late.execute(_BEGIN, {"most": "60000"})
+            late.execute(AHEAD)
             late.execute(
                 "INSERT INTO usage_events (event_id, at, event) VALUES ('event-2', '2026-11-21', %s)",
                 [line_of(2).decode()],
@@ -688,7 +688,7 @@ def test_who_follows_misses_nothing_that_is_late(
         assert [entry.event.event_id for entry in ledger.tail(start)] == ["event-2", "event-3"]
         late.execute("SELECT setval('usage_events_seq', %s)", [2**31 * 3 - 2])
         with late.transaction():
-            late.execute(_BEGIN, {"most": "60000"})
+            late.execute(AHEAD)
             outlet.send([line_of(4), line_of(5)])
             assert len(ledger.newest(9)) == 3
         assert len(ledger.newest(9)) == 5

@@ -151,12 +151,14 @@ def limited(connection: psycopg.Connection[Any], seconds: float) -> Generator[No
 
 
 @contextmanager
-def transaction(connection: psycopg.Connection[Any], begin: LiteralString = "BEGIN") -> Generator[None]:
+def transaction(
+    connection: psycopg.Connection[Any], begin: LiteralString | bytes = "BEGIN"
+) -> Generator[None]:
     """All that happens inside, or nothing. (The driver's own logs a warning for each that is lost.)"""
     import psycopg  # noqa: PLC0415 - see `connect`
 
-    connection.execute(begin)
     try:
+        connection.execute(begin)
         yield
     except BaseException:
         with suppress(psycopg.Error):

@@ -1,17 +1,12 @@
 """Brokers on this machine: librdkafka's mock cluster, which speaks Kafka over TCP and fails when told to.
 
 It is in the library that the driver brings; what Python's driver does not show of it is called by its C names
-(`rdkafka_mock.h`). And a broker that knows only how to refuse a password.
+(`rdkafka_mock.h`).
 """
 
 from __future__ import annotations
 
 import ctypes
-import socket
-import struct
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +38,7 @@ _FUNCTIONS: dict[str, tuple[Any, list[Any]]] = {
     ),
     "rd_kafka_mock_broker_set_down": (_INT, [_POINTER, ctypes.c_int32]),
     "rd_kafka_mock_broker_set_up": (_INT, [_POINTER, ctypes.c_int32]),
+    "rd_kafka_mock_broker_set_host_port": (_INT, [_POINTER, ctypes.c_int32, _TEXT, _INT]),
     "rd_kafka_mock_broker_set_rtt": (_INT, [_POINTER, ctypes.c_int32, _INT]),
 }
 
@@ -100,6 +96,10 @@ class Cluster:
         for each in self._brokers:
             self._calls.rd_kafka_mock_broker_set_rtt(self._cluster, each, milliseconds)
 
+    def be_at(self, host: str, port: str) -> None:
+        """Have clients told that the one broker is to be reached there."""
+        self._calls.rd_kafka_mock_broker_set_host_port(self._cluster, 1, host.encode(), int(port))
+
     def close(self) -> None:
         """End it all."""
         self._calls.rd_kafka_mock_cluster_destroy(self._cluster)
@@ -107,67 +107,24 @@ class Cluster:
 
     def read(self, number: int, topic: str = "usage") -> list[confluent_kafka.Message]:
         """All messages of a topic, so many at least, by partition and offset."""
-        consumer = Consumer(
-            {
-                "bootstrap.servers": self.hosts,
-                "group.id": "reader",
-                "log_level": 0,
-                "enable.partition.eof": True,
-            }
-        )
-        found: list[confluent_kafka.Message] = []
-        ended: set[int | None] = set()
-        partitions = consumer.list_topics(topic, timeout=30).topics[topic].partitions
-        consumer.assign([confluent_kafka.TopicPartition(topic, each, 0) for each in partitions])
-        while len(ended) < len(partitions) or len(found) < number:
-            message = consumer.poll(10)
-            assert message is not None, f"{len(found)} of {number} are there"
-            if message.error() is None:
-                found.append(message)
-            else:
-                ended.add(message.partition())
-        consumer.close()
-        return sorted(found, key=lambda each: (each.partition(), each.offset()))
+        return read(self.hosts, number, topic)
 
 
-@contextmanager
-def refusing_passwords() -> Iterator[str]:
-    """A broker that asks for a password and takes none: its address."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        thread = threading.Thread(target=_refuse_all, args=(server,), daemon=True)
-        thread.start()
-        yield f"127.0.0.1:{server.getsockname()[1]}"
-        server.shutdown(socket.SHUT_RDWR)
-        thread.join()
-
-
-def _refuse_all(server: socket.socket) -> None:
-    while True:
-        try:
-            connection, _ = server.accept()
-        except OSError:
-            return
-        # A client that was told no may hang up in the middle, and comes back.
-        with suppress(OSError), connection, connection.makefile("rb") as requests:
-            while len(head := requests.read(12)) == 12:
-                size, kind, version, number = struct.unpack(">ihhi", head)
-                requests.read(size - 8)
-                answer = struct.pack(">i", number) + _ANSWERS[kind](version)
-                connection.sendall(struct.pack(">i", len(answer)) + answer)
-
-
-def _versions(version: int) -> bytes:
-    # What is newer than version 0 is answered with "not supported", in version 0 (KIP-511).
-    kinds = [(0, 8), (3, 4), (17, 1), (18, 0), (22, 1), (36, 0)]
-    error = 35 if version else 0
-    return struct.pack(">hi", error, len(kinds)) + b"".join(
-        struct.pack(">hhh", kind, 0, to) for kind, to in kinds
+def read(hosts: str, number: int, topic: str = "usage") -> list[confluent_kafka.Message]:
+    """All messages of a topic, so many at least, by partition and offset."""
+    consumer = Consumer(
+        {"bootstrap.servers": hosts, "group.id": "reader", "log_level": 0, "enable.partition.eof": True}
     )
-
-
-_ANSWERS: dict[int, Callable[[int], bytes]] = {
-    18: _versions,
-    17: lambda _: struct.pack(">hi", 0, 1) + struct.pack(">h", 5) + b"PLAIN",
-    36: lambda _: struct.pack(">hh", 58, 9) + b"bad login" + struct.pack(">i", 0),
-}
-"""By kind of request: ApiVersions, SaslHandshake, SaslAuthenticate."""
+    found: list[confluent_kafka.Message] = []
+    ended: set[int | None] = set()
+    partitions = consumer.list_topics(topic, timeout=30).topics[topic].partitions
+    consumer.assign([confluent_kafka.TopicPartition(topic, each, 0) for each in partitions])
+    while len(ended) < len(partitions) or len(found) < number:
+        message = consumer.poll(10)
+        assert message is not None, f"{len(found)} of {number} are there"
+        if message.error() is None:
+            found.append(message)
+        else:
+            ended.add(message.partition())
+    consumer.close()
+    return sorted(found, key=lambda each: (each.partition(), each.offset()))

@@ -114,8 +114,9 @@ def _settings(timeout: float) -> dict[str, Any]:
     return {
         "acks": "all",
         "enable.idempotence": True,
-        # It looks once a second whose time is up, and is to say so before ours is.
-        "message.timeout.ms": max(milliseconds - 1500, milliseconds // 2, 1),
+        # It looks once a second whose time is up, and is to say so before ours is; but to get to know
+        # the brokers may take it a second, and what is under way is waited for again.
+        "message.timeout.ms": max(milliseconds - 1500, 2000),
         # So that it is known within our time that there is no such topic; brokers say so for a
         # moment also of one that is being made.
         "topic.metadata.propagation.max.ms": milliseconds // 8,

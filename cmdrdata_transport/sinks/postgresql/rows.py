@@ -133,6 +133,8 @@ def _cell(value: Any) -> str:
         return r"\N"
     if isinstance(value, bool):
         return "true" if value else "false"
+    if isinstance(value, datetime):
+        return value.isoformat()
     if isinstance(value, float) and value.is_integer():
         return str(int(value))
     return str(value).translate(_ESCAPED)

@@ -57,6 +57,7 @@ class Tallies:
         self._directory = home / "stats"
         self._tracker = tracker
         self._service = service
+        self._next = 0.0
         self._begin()
 
     def keep(self, counts: Mapping[str, int], *, now: bool = False) -> None:
@@ -202,7 +203,7 @@ def _checked(said: Any) -> Tally:
     return tally
 
 
-def _put(path: Path, said: object, *, sync: bool = False) -> None:
+def _put(path: Path, said: Mapping[str, Any], *, sync: bool = False) -> None:
     """Write a file whole or not at all."""
     half = path.with_suffix(".new")
     fd = os.open(half, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)

@@ -4,22 +4,28 @@ from __future__ import annotations
 
 import os
 import pty
+import sqlite3
 import subprocess
 import sys
+from collections import Counter
+from contextlib import closing
 from pathlib import Path
 
 import pytest
-from journals import Receiver, Setup, event_of, line_of, set_up
+from journals import Receiver, Setup, event_of, ids_in, line_of, program, set_up
 from postgres import QUOTED_PASSWORD, Server
 from typer.testing import CliRunner, Result
 
 from cmdrdata_transport.cli.app import app
 from cmdrdata_transport.delivery import drain
-from cmdrdata_transport.event import UsageEvent, decode
+from cmdrdata_transport.event import UsageEvent, decode, encode
 from cmdrdata_transport.jobs import Jobs
 from cmdrdata_transport.lanes import dead_letters, write_dead_letter
 from cmdrdata_transport.ledger import Ledger
+from cmdrdata_transport.replaying import letters
+from cmdrdata_transport.sinks import open_sink
 from cmdrdata_transport.tallies import Tallies
+from cmdrdata_transport.traces import blank_lines
 
 LEDGER = "sqlite:///usage.db"
 SECRET = "Jane Doe GmbH"
@@ -127,16 +133,178 @@ def test_a_process_at_work_goes_on(tmp_path: Path) -> None:
 
 
 def test_it_is_said_where_we_cannot_look(tmp_path: Path) -> None:
-    """Other sinks, and files that were set aside, are somebody else's to look into."""
+    """What others were sent is there, and that is said before anything is asked."""
     lived_in(tmp_path)
-    (tmp_path / "usage.db.corrupt-20261101T000000Z").touch()
-    (tmp_path / "journal" / "1-2-3.torn").touch()
+    others = ("https://example.com/in", "otlp+https://collector:4318", "kafka://broker/usage")
+    done = typed(tmp_path, "erase", "--customer", SECRET, sinks=f"{LEDGER} {' '.join(others)}")
+    assert done.exit_code == 2
+    for each in others:
+        assert f"What {each} was sent is there, and cannot be taken out from here." in done.output
+
+
+def set_aside(home: Path, name: str = "usage.db.corrupt-20261101T000000Z") -> Path:
+    """A ledger like that of the home, put beside it."""
+    with closing(sqlite3.connect(home / "usage.db")) as ledger, closing(sqlite3.connect(home / name)) as copy:
+        ledger.backup(copy)
+    return home / name
+
+
+def test_no_file_of_home_keeps_as_much_as_the_name(tmp_path: Path) -> None:
+    """What was set aside as damaged, files of lines, and what a sink refused because it is no event."""
+    lived_in(tmp_path)
+    outlet = open_sink("jsonl:///usage.jsonl", home=tmp_path, environ={})
+    outlet.send([line_of(number, customer_id=SECRET if number % 2 else "acme") for number in range(6)])
+    set_aside(tmp_path)
+    torn = tmp_path / "journal" / "1-2-3.torn"
+    torn.write_bytes(b"\n0 " + line_of(1, customer_id=SECRET)[:150] + b"\n1 " + line_of(2)[:50])
+    write_dead_letter(tmp_path, LEDGER, line_of(3, customer_id=SECRET)[:-1], "it is not an event")
     sinks = f"{LEDGER} jsonl:///usage.jsonl"
     done = typed(tmp_path, "erase", "--customer", SECRET, "--yes", sinks=sinks)
-    for each in ("jsonl:///usage.jsonl", "usage.db.corrupt-20261101T000000Z", "1-2-3.torn"):
-        assert f"Not looked into: {each}" in done.output.replace(f"{tmp_path}/journal/", "").replace(
-            f"{tmp_path}/", ""
-        )
+    assert done.exit_code == 0, done.output
+    for said in (
+        f"3 events of {SECRET} in {tmp_path}/usage.jsonl",
+        f"1 pieces of damaged records of {SECRET} in {torn}",
+        f"2 rejected events of {SECRET} in",
+        f"20 events of {SECRET} in sqlite:///{tmp_path}/usage.db.corrupt",
+    ):
+        assert said in done.output
+    assert holding(tmp_path, SECRET) == []
+    assert ids_in((tmp_path / "usage.jsonl").read_bytes().splitlines()) == Counter([0, 2, 4])
+    assert line_of(2)[:50] in torn.read_bytes()
+
+
+def test_what_others_removed_leaves_no_copy(tmp_path: Path) -> None:
+    """SQLite leaves the bytes of a row that was removed, unless it is told not to."""
+    lived_in(tmp_path)
+    with closing(sqlite3.connect(tmp_path / "usage.db")) as ledger, ledger:
+        ledger.execute("PRAGMA secure_delete = OFF")
+        ledger.execute("DELETE FROM usage_events WHERE customer_id = ?", (SECRET,))
+    with closing(sqlite3.connect(tmp_path / "usage.db")) as ledger:
+        ledger.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    assert "usage.db" in holding(tmp_path, SECRET)
+    done = typed(tmp_path, "erase", "--customer", SECRET, "--yes")
+    assert done.exit_code == 0, done.output
+    assert f"1 left copies of events of {SECRET} in {LEDGER}" in done.output
+    assert holding(tmp_path, SECRET) == []
+    assert customers(tmp_path) == ["acme"] * 20
+
+
+def test_a_ledger_that_is_too_damaged_is_named(tmp_path: Path) -> None:
+    """As is a file that no sink is named for: with what to do, and the exit code tells."""
+    lived_in(tmp_path)
+    damaged = set_aside(tmp_path)
+    data = damaged.read_bytes()
+    damaged.write_bytes(data[:100] + b"\xff" * 3000 + data[3100:])
+    unknown = tmp_path / "former.jsonl"
+    unknown.write_bytes(line_of(1, customer_id=SECRET))
+    done = typed(tmp_path, "erase", "--customer", SECRET, "--yes")
+    assert done.exit_code == 1
+    assert f"{damaged} still has this customer: bring back what can be read of it" in done.output
+    assert f"{unknown} still has this customer: it is of no sink that is named here" in done.output
+    assert holding(tmp_path, SECRET) == [unknown.name, damaged.name]
+    damaged.unlink()
+    again = typed(tmp_path, "erase", "--customer", SECRET, "--yes", sinks=f"{LEDGER} jsonl:///former.jsonl")
+    assert (again.exit_code, holding(tmp_path, SECRET)) == (0, []), again.output
+
+
+@pytest.mark.parametrize("customer", ["a", 'Jo"hn \\ Doe', "Zoë\n", "x" * 512])
+def test_any_name_can_be_erased(tmp_path: Path, customer: str) -> None:
+    """A short one, which is a part of others; one that JSON writes otherwise; the longest."""
+    outlets = [open_sink(each, home=tmp_path, environ={}) for each in (LEDGER, "jsonl:///usage.jsonl")]
+    for outlet in outlets:
+        outlet.send([line_of(1, customer_id=customer), line_of(2, customer_id="another")])
+        outlet.close()
+    sinks = f"{LEDGER} jsonl:///usage.jsonl"
+    done = typed(tmp_path, "erase", "--customer", customer, "--yes", sinks=sinks)
+    assert done.exit_code == 0, done.output
+    assert customers(tmp_path) == ["another"]
+    written = encode({"customer_id": customer})[1:-1].decode()
+    assert holding(tmp_path, written) == []
+
+
+@pytest.mark.parametrize("end", ["\n", ""])
+@pytest.mark.parametrize("theirs", [(0,), (1, 2), (4,), (3, 4), (0, 4), (0, 1, 2, 3, 4), ()])
+def test_lines_that_are_overwritten_are_missed_by_nobody(
+    tmp_path: Path, theirs: tuple[int, ...], end: str
+) -> None:
+    """Each line that is left is JSON, and the file as long as it was; who appends begins a new line."""
+    file = tmp_path / "usage.jsonl"
+    lines = [line_of(number, customer_id=SECRET if number in theirs else "acme") for number in range(5)]
+    file.write_bytes(b"\n".join(lines) + end.encode())
+    size = file.stat().st_size
+    assert blank_lines(file, lambda line: SECRET.encode() in line) == len(theirs)
+    assert file.stat().st_size == (0 if len(theirs) == 5 else size)
+    open_sink("jsonl:///usage.jsonl", home=tmp_path, environ={}).send([line_of(5)])
+    assert ids_in(file.read_bytes().splitlines()) == Counter({*range(6)} - {*theirs})
+    assert SECRET.encode() not in file.read_bytes()
+
+
+@pytest.mark.slow
+def test_who_reads_the_ledger_keeps_what_was_removed(tmp_path: Path) -> None:
+    """It is still in the file beside it: the command says so, and the next one ends it."""
+    lived_in(tmp_path)
+    with closing(sqlite3.connect(tmp_path / "usage.db", isolation_level=None)) as reader:
+        reader.execute("BEGIN")
+        reader.execute("SELECT count(*) FROM usage_events").fetchone()
+        done = typed(tmp_path, "erase", "--customer", SECRET, "--yes")
+        assert done.exit_code == 2
+        assert "somebody reads the ledger: what was removed is still in the file beside it" in done.output
+    assert typed(tmp_path, "erase", "--customer", SECRET, "--yes").exit_code == 0
+    assert holding(tmp_path, SECRET) == []
+
+
+@pytest.mark.parametrize("step", [1, 4, 8, 12, 16, 20, 24])
+def test_who_is_killed_over_it_types_it_again(tmp_path: Path, step: int) -> None:
+    """Wherever it was: then nothing is left of the one, and all of the other."""
+    lived_in(tmp_path)
+    open_sink("jsonl:///usage.jsonl", home=tmp_path, environ={}).send(
+        [line_of(number, customer_id=SECRET if number % 2 else "acme") for number in range(6)]
+    )
+    code = f"""
+    from cmdrdata_transport import housekeeping
+    left = {step}
+    def look(event, arguments):
+        global left
+        if event in ("os.rename", "os.remove", "open", "sqlite3.connect") and str(home) in str(arguments[0]):
+            left -= 1
+            if not left:
+                os.kill(os.getpid(), 9)
+    places = housekeeping.of_customer(home, ["{LEDGER}", "jsonl:///usage.jsonl"], "{SECRET}")
+    sys.addaudithook(look)
+    for each in places:
+        each.remove()
+    """
+    program(code, tmp_path).communicate(timeout=60)
+    sinks = f"{LEDGER} jsonl:///usage.jsonl"
+    done = typed(tmp_path, "erase", "--customer", SECRET, "--yes", sinks=sinks)
+    assert done.exit_code == 0, done.output
+    assert holding(tmp_path, SECRET) == []
+    assert customers(tmp_path) == ["acme"] * 20
+    assert ids_in((tmp_path / "usage.jsonl").read_bytes().splitlines()) == Counter([0, 2, 4])
+    assert [each.number for each in letters(tmp_path)] == [1]
+
+
+def test_an_application_that_writes_meanwhile_loses_nothing(tmp_path: Path) -> None:
+    """It records for two customers; one is erased again and again; the other's events are all there, once."""
+    sinks = f"{LEDGER} jsonl:///usage.jsonl"
+    code = """
+    setup = set_up(home, "sqlite:///usage.db", "jsonl:///usage.jsonl")
+    setup.delivery.ensure_running()
+    for number in range(200):
+        setup.journal.append(line_of(number, customer_id=sys.argv[2] if number % 2 else "acme"))
+        time.sleep(0.005)
+    assert setup.delivery.close(30)
+    """
+    application = program(code, tmp_path, SECRET)
+    while application.poll() is None:
+        assert typed(tmp_path, "erase", "--customer", SECRET, "--yes", sinks=sinks).exit_code in (0, 1)
+    assert (application.communicate(timeout=60)[0], application.returncode) == ("", 0)
+    done = typed(tmp_path, "erase", "--customer", SECRET, "--yes", sinks=sinks)
+    assert (done.exit_code, holding(tmp_path, SECRET)) == (0, []), done.output
+    evens = Counter(range(0, 200, 2))
+    with Ledger.open(LEDGER, home=tmp_path) as ledger:
+        assert ids_in([each.event.to_json() for each in ledger.events()]) == evens
+    assert ids_in((tmp_path / "usage.jsonl").read_bytes().splitlines()) == evens
 
 
 def test_what_is_old_is_gone(tmp_path: Path) -> None:

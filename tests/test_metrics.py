@@ -37,7 +37,7 @@ def as_text_format(text: str) -> dict[tuple[str, ...], float]:
     """What a collector of files understands, which may know the older format only."""
     return {
         (sample.name, *sample.labels.values()): sample.value
-        for family in text_string_to_older_families(text)  # type: ignore[no-untyped-call]
+        for family in text_string_to_older_families(text)
         for sample in family.samples
     }
 

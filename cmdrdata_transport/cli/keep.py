@@ -9,7 +9,7 @@ from rich.text import Text
 from cmdrdata_transport.cli.asking import agreed
 from cmdrdata_transport.cli.reading import say
 from cmdrdata_transport.cli.view import number, printable
-from cmdrdata_transport.housekeeping import Place, at_work, elsewhere, of_customer, old
+from cmdrdata_transport.housekeeping import Place, at_work, elsewhere, of_customer, old, remains
 from cmdrdata_transport.segments import backlog
 
 if TYPE_CHECKING:
@@ -30,15 +30,26 @@ def prune(
 
 
 def erase(out: Console, err: Console, *, home: Path, sinks: Sequence[str], customer: str, yes: bool) -> bool:
-    """Take out what is a customer's; False where the user does not want that, or more may come."""
+    """Take out what is a customer's; False where the user does not want that, or more may come or is left."""
     places = of_customer(home, sinks, customer)
+    for where in elsewhere(sinks):
+        say(err, f"What {where} was sent is there, and cannot be taken out from here.")
     good = _remove(out, err, places, f"of {customer}", yes=yes)
-    for where in elsewhere(home, sinks):
-        say(err, f"Not looked into: {where}")
-    if good and at_work(home):
+    if not good:
+        return False
+    left = remains(home, sinks, customer)
+    for file in left:
+        say(err, f"{file} still has this customer: {_advice(file)}, and type this again.")
+    if at_work(home):
         say(err, "A process is at work here, and may have some in memory: type this again in a minute.")
-        return not any(each.number for each in places)
-    return good
+        good = not any(each.number for each in places)
+    return good and not left
+
+
+def _advice(file: Path) -> str:
+    if ".corrupt-" in file.name:
+        return "bring back what can be read of it, as `doctor` says, remove it"
+    return "it is of no sink that is named here; name it in CMDRDATA_SINKS, or remove it"
 
 
 def _remove(out: Console, err: Console, places: Sequence[Place], whose: str, *, yes: bool) -> bool:

@@ -2,7 +2,8 @@
 
 Knows how to count them first, and how to remove them without keeping those who write waiting: in pieces,
 and, in PostgreSQL, whole months at once. In SQLite what is removed is overwritten; its file does not
-shrink, and what is recorded next takes the room.
+shrink, and what is recorded next takes the room, unless it has to be written anew for copies to go that
+SQLite has made of a row.
 
 Does not know where else such events are.
 """
@@ -23,6 +24,7 @@ from cmdrdata_transport.errors import TrackingSetupError, Unavailable
 from cmdrdata_transport.sinks import file_of
 from cmdrdata_transport.sinks.columns import microseconds
 from cmdrdata_transport.sinks.sqlite import connect
+from cmdrdata_transport.traces import holding, trace_of
 
 if TYPE_CHECKING:
     import psycopg
@@ -63,12 +65,12 @@ def _do(ledger: str, which: Which, home: Path, environ: Mapping[str, str], *, re
         return 0
     try:
         with closing(connect(path)) as connection:
-            return _in_sqlite(connection, which, remove=remove)
+            return _in_sqlite(connection, path, which, remove=remove)
     except sqlite3.Error as error:
         raise Unavailable(f"{ledger}: {error}") from None
 
 
-def _in_sqlite(connection: sqlite3.Connection, which: Which, *, remove: bool) -> int:
+def _in_sqlite(connection: sqlite3.Connection, path: Path, which: Which, *, remove: bool) -> int:
     condition = "customer_id = ?" if which.before is None else "at < ?"
     value = which.customer if which.before is None else microseconds(which.before)
     if not remove:
@@ -79,8 +81,18 @@ def _in_sqlite(connection: sqlite3.Connection, which: Which, *, remove: bool) ->
     removed = 0
     while piece := connection.execute(f"DELETE FROM usage_events WHERE seq IN ({some})", [value]).rowcount:  # noqa: S608
         removed += piece
-    connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # or they would still be in the file beside it
+    _checkpoint(connection)
+    if which.customer is not None and holding([path], trace_of(which.customer)):
+        connection.execute("VACUUM")  # where rows were moved, SQLite has left copies of them
+        _checkpoint(connection)
     return removed
+
+
+def _checkpoint(connection: sqlite3.Connection) -> None:
+    """Have the file beside the ledger emptied, which has what was there before."""
+    busy, *_ = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+    if busy:
+        raise Unavailable("somebody reads the ledger: what was removed is still in the file beside it")
 
 
 def _in_postgresql(ledger: str, which: Which, environ: Mapping[str, str], *, remove: bool) -> int:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from functools import cache
 from itertools import islice
 from typing import Any, Protocol
 
@@ -337,11 +336,9 @@ class Events:
         stream, newest = self._stream, Answer(self._shape)
         if self._at_start:
             block = block.removeprefix(self._framing.BOM)
-        with_usage, *with_more = stream.needles
         stretches = (
             islice(self._framing.newest_first(block), stream.tail),
-            self._stating(block, with_usage),
-            *(self._framing.containing(block, needle) for needle in with_more),
+            *(self._framing.containing(block, needle) for needle in stream.needles),
         )
         any(self._satisfy(newest, events) for events in stretches)
         if not self._at_start:
@@ -350,17 +347,6 @@ class Events:
             self._absorb(newest, self._framing.first(block))
         self._at_start = False
         self.answer = newest
-
-    def _stating(self, block: bytes, needle: bytes) -> Iterator[bytes]:
-        """The events that say more than null of it: in most streams all of them say that."""
-        if not self._framing.PLAIN:
-            yield from self._framing.containing(block, needle)
-            return
-        stated = _not_null(needle)
-        if stated.search(block):
-            for event in self._framing.containing(block, needle):
-                if stated.search(event):
-                    yield event
 
     def _satisfy(self, answer: Answer, events: Iterable[bytes]) -> bool:
         for event in events:
@@ -386,12 +372,6 @@ class Events:
 
 
 _NO_STREAM = Stream(tail=1)
-
-
-@cache
-def _not_null(member: bytes) -> re.Pattern[bytes]:
-    """Finds a member's name where no null follows."""
-    return re.compile(re.escape(member) + rb"(?!\s*:\s*null)")
 
 
 class Refusal:

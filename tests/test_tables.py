@@ -97,3 +97,17 @@ def test_no_path_hides_another(provider: Provider) -> None:
     assert [place for place, count in known.items() if count > 1] == []
     for endpoint in provider.endpoints:
         assert re.compile(endpoint.path).groupindex.keys() <= {"model", "job"}
+
+
+@every_provider
+def test_an_event_that_states_tokens_is_found_by_their_names(provider: Provider) -> None:
+    """A stream is searched for the end of a count's name, so what counts as input or output has that end."""
+    for shape in shapes(provider):
+        if shape.stream is None or not shape.stream.include_usage:
+            continue
+        needle = shape.stream.needles[0].decode()
+        told = [
+            key for key, rule in shape.units.items() if {"input_tokens", "output_tokens"} & set(units(rule))
+        ]
+        assert told
+        assert [key for key in told if needle not in f'"{key}"' and isinstance(shape.units[key], str)] == []

@@ -48,7 +48,9 @@ RESPONSES_UNITS: Tree = {
 
 _CHAT_STREAM = Stream(
     done=True,
-    needles=(b'"usage"', b'"finish_reason":"', b'"finish_reason": "'),
+    # The end of every count's name: `"usage":null` is in every event, where it was asked for.
+    needles=(b'_tokens"', b'"finish_reason":"', b'"finish_reason": "'),
+    tail=4,
     finish_ends=True,
     include_usage=True,
 )

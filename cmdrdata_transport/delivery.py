@@ -11,6 +11,7 @@ Does not know how a lane delivers.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import sys
 import threading
@@ -29,12 +30,26 @@ from cmdrdata_transport.event import UsageEvent
 from cmdrdata_transport.journal import Journal, OwnSegment, journals
 from cmdrdata_transport.lanes import Lane, Memory
 from cmdrdata_transport.seen import Seen
-from cmdrdata_transport.segments import Backlog, backlog, marked, remove_if_delivered, sinks_awaited
+from cmdrdata_transport.segments import (
+    Backlog,
+    backlog,
+    marked,
+    remove_if_delivered,
+    segments,
+    sinks_awaited,
+)
 from cmdrdata_transport.sinks import Outlet, Sink, open_sink
 from cmdrdata_transport.syncing import Durability, Syncing
+from cmdrdata_transport.tallies import Tallies
+
+FOLLOWER = "drain --follow"
+"""The tracker under whose name is counted what such a process does."""
 
 FOLLOW_SECONDS = 0.5
 """How often whoever follows looks for sinks that it does not know yet."""
+
+STOP_SECONDS = 5.0
+"""How long whoever follows waits for what is being delivered when it is told to end."""
 
 Mode = Literal["background", "flush", "external"]
 
@@ -205,27 +220,62 @@ def follow(
 
     For applications that deliver nothing themselves (`Tracker(delivery="external")`). To every sink that
     a segment names and that can be opened here; each in a thread of its own, so that a dead one delays no
-    other. `progress` is called with a sink and the number of events it has taken so far.
+    other. `progress` is called with a sink and the number of events it has taken so far. What is being
+    delivered when it is told to end has `STOP_SECONDS`.
+
+    `home` need not be there yet. A sink that cannot be opened here, and files that are another user's, are
+    tried again, and told of once a minute.
     """
     counters = counters or Counters()
     environ = os.environ if environ is None else environ
+    tallies = Tallies(home, tracker=FOLLOWER, service=None)
+    counters.keep = tallies.keep
     journal = Journal(home, sinks=(), counters=counters)
     lanes: dict[str, Lane] = {}
     while not stop():
-        awaited = {sink for directory in journals(home) for sink in sinks_awaited(directory)}
-        for sink in awaited - lanes.keys():
-            with contextlib.suppress(TrackingSetupError):  # a function, which only its own program can call
-                (lane,) = _lanes([open_sink(sink, home=home, environ=environ)], journal, counters)
+        for directory in journals(home):
+            if (in_the_way := _in_the_way(directory)) is not None:
+                counters.count("segment_blocked", f"{directory}: {in_the_way}")
+            for sink in sinks_awaited(directory) - lanes.keys():
+                try:
+                    (lane,) = _lanes([open_sink(sink, home=home, environ=environ)], journal, counters)
+                except TrackingSetupError as error:
+                    if not sink.startswith("callable:"):  # which only its own program can call
+                        counters.count("unavailable", f"{sink}: {error}")
+                    continue
                 lanes[sink] = lane
                 lane.start()
-        for sink, lane in lanes.items():
-            if progress is not None:
-                progress(sink, lane.delivered)
+        counters.settle()
+        _tell(progress, lanes)
         time.sleep(FOLLOW_SECONDS)
     for lane in lanes.values():
         lane.stop()
+    deadline = monotonic() + STOP_SECONDS
     for lane in lanes.values():
-        lane.join(1.0)
+        lane.join(max(0.0, deadline - monotonic()))
+    _tell(progress, lanes)
+    tallies.keep(counters.snapshot(), now=True)
+
+
+def _tell(progress: Callable[[str, int], None] | None, lanes: Mapping[str, Lane]) -> None:
+    if progress is not None:
+        for sink, lane in lanes.items():
+            progress(sink, lane.delivered)
+
+
+def _in_the_way(directory: Path) -> str | None:
+    """What keeps this user from delivering the segments in `directory`; None if nothing does, or none are."""
+    try:
+        found = os.listdir(directory)  # noqa: PTH208 - to see whether it can be read at all
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        return error.strerror
+    if not found:
+        return None
+    unreadable = [each for each in segments(directory) if not os.access(each, os.R_OK) and each.exists()]
+    writable = os.access(directory, os.W_OK | os.X_OK)
+    return None if writable and not unreadable else os.strerror(errno.EACCES)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

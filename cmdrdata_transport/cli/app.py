@@ -233,10 +233,12 @@ def drain(
 
     out, err = console(), console(stderr=True)
     with _errors_in_one_line():
-        where = Tracker(home=home).home
+        tracker = Tracker(home=home)
+        where = tracker.home
         good = True
         if follow:
-            command.keep_on(err, home=where)
+            # What the application means by it, also where that is not there yet, or another user's.
+            command.keep_on(err, home=tracker.wanted_home)
         elif forget is not None:
             good = command.give_up(out, home=where, sink=forget)
         else:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import signal
 import threading
+from contextlib import contextmanager
+from time import monotonic
 from typing import TYPE_CHECKING
 
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
 from cmdrdata_transport.cli.view import printable
@@ -14,10 +16,14 @@ from cmdrdata_transport.delivery import Drained, drain, follow
 from cmdrdata_transport.segments import Claim, backlog, claim, remove_if_delivered
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Generator
     from pathlib import Path
     from types import FrameType
 
     from rich.console import Console
+
+LINE_SECONDS = 10.0
+"""Where there is no terminal to show a bar, a line says how far it is, so often at most."""
 
 _AT_ONCE = 10_000
 _AT_ONCE_BYTES = 16 * 1024 * 1024
@@ -26,25 +32,11 @@ _AT_ONCE_BYTES = 16 * 1024 * 1024
 def show(out: Console, err: Console, *, home: Path, timeout: float) -> bool:
     """Deliver, with a progress bar on `err`; whether nothing of dead processes waits any more."""
     waiting = [each for each in backlog(home / "journal") if not each.live]
-    with Progress(
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        console=err,
-        disable=not err.is_terminal,
-    ) as bars:
-        tasks = {
-            sink: bars.add_task(
-                printable(sink), total=sum(each.events for each in waiting if each.sink == sink)
-            )
-            for sink in sorted({each.sink for each in waiting})
-        }
-
-        def progress(sink: str, delivered: int) -> None:
-            if sink in tasks:
-                bars.update(tasks[sink], completed=delivered)
-
+    totals = {
+        sink: sum(each.events for each in waiting if each.sink == sink)
+        for sink in sorted({each.sink for each in waiting})
+    }
+    with _progress(err, totals) as progress:
         done = drain(home, timeout=timeout, progress=progress)
     for each in done:
         out.print(_line(each), soft_wrap=True)
@@ -62,21 +54,59 @@ def keep_on(err: Console, *, home: Path) -> None:
 
     for told in (signal.SIGINT, signal.SIGTERM):
         signal.signal(told, stop)
-    with Progress(
-        TextColumn("{task.description}", markup=False),
-        TextColumn("{task.completed:,.0f} delivered"),
-        TimeElapsedColumn(),
-        console=err,
-        disable=not err.is_terminal,
-    ) as bars:
-        tasks: dict[str, TaskID] = {}
+    with _progress(err) as progress:
+        follow(home, stop=stopped.is_set, progress=progress)
 
-        def progress(sink: str, delivered: int) -> None:
+
+@contextmanager
+def _progress(err: Console, totals: dict[str, int] | None = None) -> Generator[Callable[[str, int], None]]:
+    """What is to be told of a sink and how many events it has taken; `totals` is how many it is to take."""
+    if not err.is_terminal:
+        lines = _Lines(err, totals or {})
+        yield lines.tell
+        lines.end()
+        return
+    number = MofNCompleteColumn() if totals is not None else TextColumn("{task.completed:,.0f} delivered")
+    bar = (BarColumn(),) if totals is not None else ()
+    columns = (TextColumn("{task.description}", markup=False), *bar, number, TimeElapsedColumn())
+    with Progress(*columns, console=err) as bars:
+        tasks = {sink: bars.add_task(printable(sink), total=total) for sink, total in (totals or {}).items()}
+
+        def tell(sink: str, delivered: int) -> None:
             if sink not in tasks:
                 tasks[sink] = bars.add_task(printable(sink), total=None)
             bars.update(tasks[sink], completed=delivered)
 
-        follow(home, stop=stopped.is_set, progress=progress)
+        yield tell
+
+
+class _Lines:
+    """Says now and then how many events a sink has taken, where that has changed: for logs."""
+
+    def __init__(self, err: Console, totals: dict[str, int]) -> None:
+        self._err = err
+        self._totals = totals
+        self._delivered: dict[str, int] = {}
+        self._said: dict[str, int] = {}
+        self._next = monotonic() + LINE_SECONDS
+
+    def tell(self, sink: str, delivered: int) -> None:
+        self._delivered[sink] = delivered
+        if monotonic() >= self._next:
+            self._next = monotonic() + LINE_SECONDS
+            self._say()
+
+    def end(self) -> None:
+        """Say the rest. Where all is over before the first line, whoever asked is told anyway."""
+        if self._said or not self._totals:
+            self._say()
+
+    def _say(self) -> None:
+        for sink, delivered in self._delivered.items():
+            if delivered != self._said.get(sink, 0):
+                self._said[sink] = delivered
+                of = f" of {self._totals[sink]:,}" if sink in self._totals else ""
+                self._err.print(Text(printable(f"{sink}: {delivered:,}{of} delivered")), soft_wrap=True)
 
 
 def _line(each: Drained) -> Text:

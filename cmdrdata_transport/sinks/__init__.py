@@ -185,12 +185,8 @@ def url_of(spec: str) -> SplitResult:
         raise TrackingSetupError(f"a sink's URL begins with its scheme and ://; there are {_every()}")
     if (module := SCHEMES.get(scheme.lower())) is None:
         raise TrackingSetupError(_unknown(scheme))
-    try:
-        url = urlsplit(text)
-        port = None if url.scheme == "kafka" else url.port  # of its brokers each has one
-    except ValueError:  # which may quote what is secret
-        port = 0
-    if port == 0 or _NO_HOST.search(url.netloc.rpartition("@")[2]):
+    url = _split(text)
+    if url is None:
         password = ", and in a password %2F for /, %3F for ?, %23 for #, %40 for @" if "@" in text else ""
         raise TrackingSetupError(
             f"a sink's URL has a host or a port that none can have: write {EXAMPLES[module]}{password}"
@@ -201,6 +197,16 @@ def url_of(spec: str) -> SplitResult:
     if module not in FILES and not {"0", "1"}.issuperset(insecure):
         raise TrackingSetupError(f"{url.scheme}://: write ?insecure=1, or leave it out")
     return url
+
+
+def _split(text: str) -> SplitResult | None:
+    """The parts of a URL; None where its host or port can be none."""
+    try:
+        url = urlsplit(text)
+        port = None if url.scheme == "kafka" else url.port  # of its brokers each has one
+    except ValueError:  # which may quote what is secret
+        return None
+    return None if port == 0 or _NO_HOST.search(url.netloc.rpartition("@")[2]) else url
 
 
 def _unknown(scheme: str) -> str:

@@ -5,10 +5,13 @@ Each answers what it is told to, and keeps what it is sent.
 
 from __future__ import annotations
 
+import gzip
+import socket
+import ssl
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, TypeVar
 
@@ -24,9 +27,9 @@ class Api(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 64
 
-    def __init__(self) -> None:
+    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
         super().__init__(("127.0.0.1", 0), _Api)
-        self.url = f"http://127.0.0.1:{self.server_port}/api/events"
+        self.url = f"{_guarded(self, tls)}:{self.server_port}/api/events"
         self.answers: deque[tuple[int, dict[str, str]]] = deque()
         self.always: tuple[int, dict[str, str]] = (200, {})
         self.refuse_if: Callable[[dict[str, Any]], int | None] = lambda _: None
@@ -69,9 +72,9 @@ class Collector(ThreadingHTTPServer):
 
     daemon_threads = True
 
-    def __init__(self) -> None:
+    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
         super().__init__(("127.0.0.1", 0), _Collecting)
-        self.url = f"otlp+http://127.0.0.1:{self.server_port}"
+        self.url = f"otlp+{_guarded(self, tls)}:{self.server_port}"
         self.answers: dict[str, deque[tuple[int, dict[str, str], bytes]]] = {
             "logs": deque(),
             "metrics": deque(),
@@ -116,6 +119,8 @@ class _Collecting(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["Content-Length"]))
+        if self.headers["Content-Encoding"] == "gzip":
+            body = gzip.decompress(body)
         signal = self.path.rpartition("/")[2]
         self.server.hang.wait()
         self.server.headers.append({"path": self.path, **{k.lower(): v for k, v in self.headers.items()}})
@@ -156,3 +161,55 @@ def serving(server: Receiving) -> Iterator[Receiving]:
         server.hang.set()
         server.shutdown()
         thread.join()
+
+
+def _guarded(server: ThreadingHTTPServer, tls: ssl.SSLContext | None) -> str:
+    """How a URL of the server begins, which speaks TLS if there is any."""
+    if tls is None:
+        return "http://127.0.0.1"
+    server.socket = tls.wrap_socket(server.socket, server_side=True)
+    return "https://localhost"
+
+
+class Crooked:
+    """Answers each request with the next of `answers`, and hangs up; when there are no more, as it should."""
+
+    def __init__(self, *answers: Iterable[bytes]) -> None:
+        self._answers = deque(answers)
+        self._server = socket.create_server(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self._server.getsockname()[1]}/in"
+        self.requests: list[bytes] = []
+        self.ended = threading.Event()
+        """Set when the test is over, so that who dawdles stops."""
+
+    @contextmanager
+    def serving(self) -> Iterator[Crooked]:
+        """Have it up."""
+        thread = threading.Thread(target=self._serve)
+        thread.start()
+        yield self
+        self.ended.set()
+        self._server.shutdown(socket.SHUT_RDWR)
+        self._server.close()
+        thread.join()
+
+    def dawdle(self, start: bytes) -> Iterator[bytes]:
+        """An answer that begins so, and never ends."""
+        yield start
+        while not self.ended.wait(0.01):
+            yield b"x"
+
+    def _serve(self) -> None:
+        with suppress(OSError):
+            while True:
+                connection, _ = self._server.accept()
+                with connection, suppress(OSError):
+                    request = b""
+                    while not request.endswith(b"}"):
+                        request += connection.recv(65536)
+                    self.requests.append(request)
+                    for piece in self._answers.popleft() if self._answers else (GOOD,):
+                        connection.sendall(piece)
+
+
+GOOD = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"

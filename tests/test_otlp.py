@@ -151,14 +151,35 @@ def test_a_batch_is_histograms_of_what_it_brought(tmp_path: Path, collector: Col
     assert sum(point.bucket_counts) == 2
     assert point.bucket_counts[2] == 1  # 4 < 10 <= 16
     assert point.bucket_counts[5] == 1  # 256 < 1000 <= 1024
-    assert list(point.explicit_bounds) == [4**power for power in range(14)]
+    tokens_bounds = (
+        1,
+        4,
+        16,
+        64,
+        256,
+        1024,
+        4096,
+        16384,
+        65536,
+        262144,
+        1048576,
+        4194304,
+        16777216,
+        67108864,
+    )
+    assert tuple(point.explicit_bounds) == tokens_bounds
     ((labels, duration),) = collector.points("gen_ai.client.operation.duration")
     assert (duration.count, duration.sum) == (2, 3.0)
     assert labels["gen_ai.provider.name"] == "openai"
     ((_, first),) = collector.points("gen_ai.client.operation.time_to_first_chunk")
     assert (first.count, first.sum) == (1, 0.03)
+    seconds = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92)
+    assert tuple(duration.explicit_bounds) == seconds
+    firsts = (0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0)
+    assert tuple(first.explicit_bounds) == firsts
     (metrics,) = [request.resource_metrics[0].scope_metrics[0].metrics for request in collector.metrics]
     assert {each.histogram.aggregation_temporality for each in metrics} == {1}
+    assert [each.unit for each in metrics] == ["{token}", "s", "s"]
     outlet.send([line_of(4)])
     later = collector.points("gen_ai.client.token.usage")[-1][1]
     assert later.start_time_unix_nano == point.time_unix_nano
@@ -251,6 +272,32 @@ def test_headers_are_those_of_the_environment(tmp_path: Path, collector: Collect
     outlet.close()
 
 
+@pytest.mark.parametrize(
+    ("query", "environ", "compressed"),
+    [
+        ("", {}, []),
+        ("?compression=gzip", {}, ["/v1/logs", "/v1/metrics"]),
+        ("", {"OTEL_EXPORTER_OTLP_COMPRESSION": "gzip"}, ["/v1/logs", "/v1/metrics"]),
+        ("", {"OTEL_EXPORTER_OTLP_LOGS_COMPRESSION": "gzip"}, ["/v1/logs"]),
+        (
+            "",
+            {"OTEL_EXPORTER_OTLP_COMPRESSION": "gzip", "OTEL_EXPORTER_OTLP_LOGS_COMPRESSION": "none"},
+            ["/v1/metrics"],
+        ),
+        ("?compression=none", {"OTEL_EXPORTER_OTLP_COMPRESSION": "gzip"}, []),
+    ],
+)
+def test_what_is_sent_may_be_compressed(
+    tmp_path: Path, collector: Collector, query: str, environ: dict[str, str], compressed: list[str]
+) -> None:
+    """By the URL, or as every exporter is told it: for all signals, or for one."""
+    outlet = opened(collector.url + query, tmp_path, **environ)
+    outlet.send([line_of(1)])
+    assert collector.ids() == ["event-1"]
+    assert [each["path"] for each in collector.headers if "content-encoding" in each] == compressed
+    outlet.close()
+
+
 def test_headers_never_travel_in_the_open(tmp_path: Path) -> None:
     """Over plain HTTP to another machine there are none, even if there are some."""
     outlet: Any = opened("otlp+http://zoo:secret@collector?insecure=1", tmp_path, **HEADERS)
@@ -329,17 +376,45 @@ def test_metrics_that_are_refused_in_part_are_not_sent_again(
     tmp_path: Path, collector: Collector, caplog: pytest.LogCaptureFixture
 ) -> None:
     """They would be counted twice, and the logs have the events: one line a minute says so."""
-    partly = ExportMetricsServiceResponse(partial_success=ExportMetricsPartialSuccess(rejected_data_points=2))
+    partly = ExportMetricsServiceResponse(
+        partial_success=ExportMetricsPartialSuccess(rejected_data_points=2, error_message="no delta")
+    )
     collector.answers["metrics"].extend((200, {}, partly.SerializeToString()) for _ in range(2))
     outlet = opened(collector.url, tmp_path)
     with caplog.at_level(logging.WARNING, "cmdrdata_transport"):
         outlet.send([line_of(1)])
         outlet.send([line_of(2)])
     assert [record.getMessage() for record in caplog.records] == [
-        f"{collector.url} refused 2 points of metrics; the events are in the logs"
+        f"{collector.url} refused 2 points of metrics: no delta; the events are in the logs"
     ]
     assert len(collector.metrics) == 2
     outlet.close()
+
+
+@pytest.mark.parametrize("words", ["your key secret one is old", "\x1b[2J"])
+def test_words_that_quote_a_secret_are_not_passed_on(
+    tmp_path: Path, collector: Collector, words: str
+) -> None:
+    """Nor those that no terminal should show."""
+    partly = ExportLogsServiceResponse(
+        partial_success=ExportLogsPartialSuccess(rejected_log_records=1, error_message=words)
+    )
+    collector.answers["logs"].append((200, {}, partly.SerializeToString()))
+    outlet = opened(collector.url, tmp_path, **HEADERS)
+    with pytest.raises(Rejected, match=r"^logs: 1 of 1 were refused$"):
+        outlet.send([line_of(1)])
+    outlet.close()
+
+
+def test_a_batch_that_is_too_large_is_taken_event_by_event(tmp_path: Path, collector: Collector) -> None:
+    """413 speaks of all that came together: alone, each does, and each is there once."""
+    collector.answers["logs"].append((413, {}, b""))
+    setup = set_up(tmp_path, collector.url, mode="flush")
+    setup.append(5)
+    assert setup.delivery.flush(60)
+    assert collector.ids() == [f"event-{number}" for number in range(5)]
+    assert setup.counters.snapshot() == {"delivered": 5}
+    setup.delivery.close(1)
 
 
 def test_an_answer_in_other_words_is_a_success(tmp_path: Path, collector: Collector) -> None:

@@ -19,7 +19,7 @@ import sys
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import monotonic, sleep
@@ -40,6 +40,9 @@ PATIENCE_SECONDS = 60.0
 
 CLIENTS = 4
 """How many clients a web application has at once."""
+
+FOLLOW = ("-m", "cmdrdata_transport", "drain", "--follow")
+"""A sidecar: delivers for applications that only write."""
 
 SETTING_UP = """
 import asyncio, json, multiprocessing, os, sys, threading
@@ -199,6 +202,21 @@ class Fleet:
             with self.running("application.py") as process:
                 self.wait_for_more(1, process)
                 self.wait_for_delivery(process)
+
+    def kill_either_side(self, code: str, times: int) -> None:
+        """Start two sidecars and then a program; kill one of the three so many times, and start it again."""
+        self._write(code)
+        commands = {"one": FOLLOW, "two": FOLLOW, "application": ("application.py",)}
+        with ExitStack() as all_of_them:
+            running = {
+                name: all_of_them.enter_context(self.running(*command)) for name, command in commands.items()
+            }
+            for _ in range(times):
+                self.wait_for_more(self.chance.randrange(1, 40), running["application"])
+                self.wait_for_delivery(running["application"])
+                name = self.chance.choice(list(commands))
+                self.kill(running[name].pid)
+                running[name] = all_of_them.enter_context(self.running(*commands[name]))
 
     def serve(self, code: str, command: Callable[[int], list[str]], times: int) -> None:
         """Run a web server with clients, kill so many of its workers, then all of it at once.

@@ -32,6 +32,7 @@ from cmdrdata_transport.providers import PROVIDERS
 from cmdrdata_transport.providers.openai import ENDPOINTS
 from cmdrdata_transport.providers.own import WORDS, from_toml
 from cmdrdata_transport.providers.table import Provider as ProviderTable
+from cmdrdata_transport.remedies import REMEDIES
 from cmdrdata_transport.testing import capture_usage
 
 pytestmark = pytest.mark.usefixtures("one_certificate")
@@ -99,6 +100,20 @@ def call_flask(names: Namespace) -> None:
         answer = browser.post("/ask", data="?", headers={"X-Customer": customer})
         assert (answer.status_code, bool(answer.text)) == (200, True)
     names["client"].responses.create(model="gpt-5-mini", input="?")
+
+
+def invoke(names: Namespace) -> None:
+    """The function is called by two customers, one after the other."""
+    for customer in ("acme", "globex"):
+        assert names["handler"]({"customer": customer, "question": "?"}, None)
+
+
+def deliver_beside(_: Namespace) -> None:
+    """The sidecar runs until all is delivered."""
+    with subprocess.Popen([sys.executable, "-m", "cmdrdata_transport", "drain", "--follow"]) as sidecar:
+        assert default_tracker().flush(60)
+        sidecar.terminate()
+        assert sidecar.wait(60) == 0
 
 
 def call_the_test(names: Namespace) -> None:
@@ -181,6 +196,10 @@ RECIPES = {
     "Other clients, other servers": Recipe(events=("acme llama-3.3-70b-versatile complete",)),
     "By hand": Recipe(events=("acme amazon.nova-pro-v1:0 complete",)),
     "Tests of your application": Recipe(events=(), then=call_the_test),
+    "AWS Lambda and the like": Recipe(
+        events=("acme gpt-5-mini complete", "globex gpt-5-mini complete"), then=invoke
+    ),
+    "A sidecar": Recipe(events=("acme gpt-5-mini complete",), then=deliver_beside),
 }
 """By the heading above the block."""
 
@@ -354,6 +373,11 @@ def test_counters() -> None:
     explained = set(re.findall(r"`([a-z_]+)`", "".join(names)))
     explained -= {"events"}
     assert set(WARNINGS) <= explained
+    for row in re.findall(r"^\|.*", table, re.MULTILINE):
+        _, said, _, remedy, _ = row.replace("`", "").split("|")
+        for name in WARNINGS.keys() & set(re.findall(r"\w+", said)):
+            assert REMEDIES[name] == remedy.strip()
+    assert REMEDIES.keys() == WARNINGS.keys()
     assert not [name for name in explained if f'"{name}"' not in SOURCES]
 
 

@@ -185,8 +185,8 @@ class Delivery:
             self._starting.release()
 
     def _look_for_removed(self) -> None:
-        if self._mode == "external":  # elsewhere lanes do, whenever they look
-            for own in self._journal.own():
+        for own in self._journal.own():
+            if not {lane.identity for lane in self._lanes if lane.reads(own.path)}.issuperset(own.sinks):
                 self._journal.miss(own)
 
     def _have_all(self, awaited: Sequence[tuple[OwnSegment, int]]) -> bool:

@@ -54,7 +54,7 @@ class Jobs:
         """The jobs that were started and have not been told of, without the files they yield."""
         if self._directory is None or not self._directory.is_dir():
             return
-        for path in sorted(self._directory.glob("*.json")):
+        for path in sorted(each for each in self._directory.glob("*.json") if each.is_file()):
             key = path.name.removesuffix(".json")
             begun = self._read(key)
             if not key.endswith(".told") and begun and "of" not in begun and not self._read(f"{key}.told"):

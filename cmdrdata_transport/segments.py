@@ -47,8 +47,8 @@ READ_BYTES = 1024 * 1024
 HEADER_BYTES = 16 * 1024
 """Enough for a header with any sensible number of sinks; more is read when it is not."""
 
-MARK_BYTES = 64
-"""More than a mark has."""
+MARK_BYTES = 21
+"""What a mark has: twenty digits and a line feed. What may follow it is not ours."""
 
 LITTER_SECONDS = 3600.0
 """Age at which a half-made file is nobody's any more: making one takes milliseconds."""
@@ -566,7 +566,7 @@ def _header(fd: int) -> tuple[Header, int] | None:
 def _offset(mark: bytes, segment: int) -> int:
     # A mark that cannot be read, or cannot be of this segment, as when a machine failed and its disk has
     # lost the end, counts as none: rather a second telling than a lost one.
-    offset = int(mark) if mark.strip().isdigit() else 0
+    offset = int(mark) if mark[:-1].isdigit() and mark.endswith(b"\n") else 0
     beyond = offset > os.fstat(segment).st_size
     return 0 if beyond or os.pread(segment, 1, offset) not in (b"", b"\n") else offset
 

@@ -154,7 +154,7 @@ _TAKEN = ".taken"
 
 
 def _files(directory: Path) -> list[Path]:
-    return [path for path in directory.iterdir() if path.suffix in (".json", _TAKEN)]
+    return [path for path in directory.iterdir() if path.suffix in (".json", _TAKEN) and path.is_file()]
 
 
 def _changed(path: Path) -> float:

@@ -56,13 +56,13 @@ class Host:
         return tracker
 
     def ledger(self) -> list[UsageEvent]:
-        """What has been recorded, by all of them."""
+        """What has been recorded, by all of them, in the order of the calls: each delivers when it likes."""
         for tracker in self.trackers:
             assert tracker.flush(10)
         if not (self.home / "usage.db").exists():
             return []  # it is made for the first event
         with Ledger.open("sqlite:///usage.db", home=self.home) as ledger:
-            return [entry.event for entry in ledger.events()]
+            return sorted((entry.event for entry in ledger.events()), key=lambda event: event.timestamp)
 
     def report(self) -> dict[str, Any]:
         """The sums of all of it."""

@@ -39,6 +39,7 @@ from cmdrdata_transport.jobs import Jobs
 from cmdrdata_transport.journal import journals, obstacle
 from cmdrdata_transport.ledger import Ledger
 from cmdrdata_transport.providers.unmetered import UNMETERED, Unmetered
+from cmdrdata_transport.replaying import Letters, letters
 from cmdrdata_transport.segments import Backlog, backlog, foreign
 from cmdrdata_transport.sinks import file_of
 from cmdrdata_transport.tallies import tallies, totals
@@ -74,8 +75,8 @@ class Setup:
     """How tracking is set up by the environment, and what waits in its home.
 
     `sinks` are identities: URLs without secrets. `pending` is what sinks have not taken yet, those of
-    other configurations included. `dead` are the dead-letter files, with the number of events that a
-    sink refused for ever; `torn` counts the damaged pieces of the journal that were set aside.
+    other configurations included. `dead` are the dead letters, of each sink that has refused events;
+    `torn` are the damaged pieces of the journal that were set aside.
     `recorded` has the number of events in the ledger by their `usage_status`. `counted` is what the
     processes of this home have counted in the last month, by name. `jobs` were started and not told of
     since: background answers, batches, predictions. `problems` says what keeps events from being recorded;
@@ -86,8 +87,8 @@ class Setup:
     sinks: tuple[str, ...]
     recorded: Mapping[str, int]
     pending: tuple[Backlog, ...]
-    dead: Mapping[Path, int]
-    torn: int
+    dead: tuple[Letters, ...]
+    torn: tuple[Path, ...]
     counted: Mapping[str, int]
     jobs: tuple[Mapping[str, Any], ...]
     problems: tuple[str, ...]
@@ -192,12 +193,15 @@ def examine(home: Path | None = None) -> Setup:
         sinks=tracker.sinks,
         recorded=recorded,
         pending=tuple(each for directory in directories for each in backlog(directory)),
-        dead={
-            path: _lines(path) for path in sorted((tracker.home / "dead").glob("*.jsonl")) if path.is_file()
-        },
-        torn=sum(len(list(directory.glob("*.torn"))) for directory in directories),
+        dead=tuple(each for directory in directories for each in letters(directory.parent)),
+        torn=tuple(path for directory in directories for path in sorted(directory.glob("*.torn"))),
         counted=totals(each for each in tallies(tracker.home) if each.updated > time() - MONTH_SECONDS),
-        jobs=tuple(Jobs(tracker.home, tracker.counters.count).waiting()),
+        jobs=tuple(
+            sorted(
+                Jobs(tracker.home, tracker.counters.count).waiting(),
+                key=lambda job: str(job.get("timestamp", "")),
+            )
+        ),
         problems=tuple(problems),
     )
 
@@ -237,11 +241,6 @@ def _apart(sinks: Sequence[str], homes: Sequence[Path]) -> Generator[tuple[str, 
                 file = file_of(urlsplit(sink), home)
                 if file.is_relative_to(home):
                     yield sink, file
-
-
-def _lines(path: Path) -> int:
-    with path.open("rb") as file:
-        return sum(1 for _ in file)
 
 
 def prove(sdks: Sequence[CalledSdk] = EVERY_SDK) -> Proofs:

@@ -49,7 +49,7 @@ FLOORS = (
     {"asking", "batch", "guess"},
     {"body"},
     {"attribution", "providers", "wire"},
-    {"appending", "jobs", "tallies", "traces"},
+    {"appending", "jobs", "remedies", "tallies", "traces"},
     {"event", "identity"},
     {"errors"},
 )

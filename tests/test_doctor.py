@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import io
+import json
 import os
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from rich.cells import cell_len
+from rich.console import Console
 from typer.testing import CliRunner
 
 from cmdrdata_transport.cli.app import app
-from cmdrdata_transport.counters import Counters
+from cmdrdata_transport.cli.doctor import _setup_table
+from cmdrdata_transport.counters import WARNINGS, Counters
 from cmdrdata_transport.demo.calls import EVERY_SDK, CalledSdk, SdkCall
 from cmdrdata_transport.doctor import examine, installed_sdks, prove
 from cmdrdata_transport.event import UsageEvent
 from cmdrdata_transport.jobs import Jobs
 from cmdrdata_transport.journal import Journal
 from cmdrdata_transport.lanes import write_dead_letter
+from cmdrdata_transport.remedies import REMEDIES
 from cmdrdata_transport.sinks import open_sink
 from cmdrdata_transport.tallies import Tallies
 
@@ -120,13 +126,8 @@ def test_what_is_not_recorded_as_it_was_stated_is_not_proved(home: Path) -> None
 def test_a_home_that_is_well(home: Path) -> None:
     """A home that is not there yet has nothing in it and no problem; looking does not make it."""
     setup = examine()
-    assert (setup.home, setup.sinks, setup.pending, dict(setup.dead), setup.torn) == (
-        home,
-        (LEDGER,),
-        (),
-        {},
-        0,
-    )
+    assert (setup.home, setup.sinks) == (home, (LEDGER,))
+    assert (setup.pending, setup.dead, setup.torn) == ((), (), ())
     assert setup.problems == ()
     assert not home.exists()
 
@@ -147,19 +148,51 @@ def test_what_a_home_holds(home: Path) -> None:
         (LEDGER, 2, True),
         ("callable:bill", 2, True),
     }
-    assert list(setup.dead.values()) == [1]
-    assert setup.torn == 1
+    assert [(each.sink, each.number) for each in setup.dead] == [("callable:bill", 1)]
+    assert [each.name for each in setup.torn] == ["some-5.torn"]
     journal.close()
     assert [each.live for each in examine().pending] == [False, False]
-    shown = CliRunner().invoke(app, ["doctor"]).stdout
+    done = CliRunner().invoke(app, ["doctor"])
     for said in (
         "1 events; their usage: 1 complete",
-        "2 events for callable:bill: type cmdrdata-transport drain",
-        "1 events, kept in",
-        "1 pieces of the journal, set aside",
+        f"2 events for {LEDGER}: type cmdrdata-transport drain",
+        "2 events for callable:bill, which its own program delivers",
+        "1 events, by callable:bill (1: no such account), kept in",
+        "Put the cause right, then type cmdrdata-transport replay",
+        "a piece of the journal, set aside as",
         f"All {CALLS} calls are metered, to the token.",
+        "Something waits for you",
     ):
-        assert said in shown
+        assert said in done.stdout
+    assert done.exit_code == 1
+    said = json.loads(CliRunner().invoke(app, ["doctor", "--format", "json"]).stdout)
+    assert (said["good"], said["home"], said["recorded"]) == (False, str(home), {"complete": 1})
+    assert [(each["sink"], each["events"], each["reasons"]) for each in said["rejected"]] == [
+        ("callable:bill", 1, {"no such account": 1})
+    ]
+    assert {(each["sink"], each["events"], each["live"]) for each in said["pending"]} == {
+        (LEDGER, 2, False),
+        ("callable:bill", 2, False),
+    }
+    assert len(said["calls"]) == CALLS
+    assert all(each["metered"] for each in said["calls"])
+
+
+@pytest.mark.parametrize("width", [40, 80, 120])
+def test_a_page_is_as_wide_as_the_terminal(home: Path, width: int) -> None:
+    """Long names of sinks and files are folded, and nothing of them is left out."""
+    sink = f"kafka://{','.join(f'broker-{number}.example.com:9093' for number in range(9))}/usage"
+    journal = Journal(home, sinks=[sink], counters=Counters())
+    journal.append(EVENT.to_json())
+    journal.close()
+    write_dead_letter(home, sink, EVENT.to_json(), "a reason that is long " * 10)
+    Tallies(home, tracker="default", service=None).keep(dict.fromkeys(WARNINGS, 1), now=True)
+    out = Console(width=width, file=io.StringIO(), highlight=False)
+    out.print(_setup_table(examine(), installed_sdks()))
+    shown = out.file.getvalue()  # type: ignore[attr-defined]
+    assert max(map(cell_len, shown.splitlines())) <= width
+    for said in (f"1 events for {sink}, which is no sink here", *WARNINGS, *REMEDIES.values()):
+        assert "".join(said.split()) in "".join(shown.split())
 
 
 def test_what_was_counted_and_what_is_awaited(home: Path) -> None:
@@ -176,7 +209,8 @@ def test_what_was_counted_and_what_is_awaited(home: Path) -> None:
     assert "2 missing: an answer carried no usage" in shown
     assert "in the last month: 9 events, 3 injected" in shown
     assert "of openai, for acme" in shown
-    assert "and 1 more" in shown
+    assert "to do: include_usage=True for chat streams" in shown
+    assert "and 6 more" in shown
     assert "boto3" in shown
 
 

@@ -72,7 +72,9 @@ def test_only_those_of_one_sink(tmp_path: Path) -> None:
     """`--sink` leaves the others where they are."""
     refuse(tmp_path, LEDGER, 1)
     refuse(tmp_path, LINES, 2)
+    refuse(tmp_path, "callable:mine", 3)
     assert typed(tmp_path, "--yes", "--sink", LINES).exit_code == 0
+    assert typed(tmp_path, "--yes", "--sink", "callable:mine").exit_code == 1
     assert [each.sink for each in letters(tmp_path)] == [LEDGER]
     assert "has refused nothing" in typed(tmp_path, "--yes", "--sink", LINES).output
 
@@ -225,12 +227,12 @@ def test_a_sink_that_takes_no_more_keeps_them_waiting(
     """What is in the journal by then waits there; the command says how many it did not begin with."""
     monkeypatch.setattr("cmdrdata_transport.replaying.AT_ONCE", 5)
     record(tmp_path, 20, LEDGER)
-    (tmp_path / "other.db").mkdir()
+    (tmp_path / "other.db").write_bytes(b"no ledger" * 100)
     done = typed(tmp_path, "--from-ledger", "--sink", OTHER, "--yes", "--timeout", "0.1")
     assert done.exit_code == 1
     assert "0 sent; 5 wait in the journal" in done.output
     assert "15 were not begun with" in done.output
-    (tmp_path / "other.db").rmdir()
+    (tmp_path / "other.db").unlink()
     assert typed(tmp_path, "--from-ledger", "--sink", OTHER, "--yes").exit_code == 0
     assert stored(tmp_path, OTHER) == once(20)
 

@@ -58,6 +58,7 @@ WRONG_URLS = (
     (f"{SECRET}-key", "begins with its scheme and ://"),
     (f"user:{SECRET}@host/db", "begins with its scheme and ://"),
     (f"https:user:{SECRET}@host/in", "begins with its scheme and ://"),
+    (f"user:{SECRET}@https://host/in", "begins with its scheme and ://"),
     ("callable:bill", "begins with its scheme and ://"),
     ("'sqlite:///usage.db'", "in quotation marks, which are no part of it: leave them out"),
     ('"sqlite:///usage.db"', "in quotation marks, which are no part of it: leave them out"),

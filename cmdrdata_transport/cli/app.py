@@ -52,6 +52,13 @@ class StatsFormat(StrEnum):
     OPENMETRICS = "openmetrics"
 
 
+class DoctorFormat(StrEnum):
+    """How the doctor writes."""
+
+    TABLE = "table"
+    JSON = "json"
+
+
 Home = Annotated[
     Path | None,
     typer.Option(help="Where journal and ledger are. Else CMDRDATA_HOME, else the user's state directory."),
@@ -201,15 +208,24 @@ def tail(
 
 
 @app.command()
-def doctor(*, home: Home = None) -> None:
+def doctor(
+    *,
+    form: Annotated[DoctorFormat, typer.Option("--format", help="For people, or for programs.")] = (
+        DoctorFormat.TABLE
+    ),
+    home: Home = None,
+) -> None:
     """Say what is installed and set up, what waits, and prove that each SDK is metered.
 
     Calls each SDK, sync and async, against a server on this machine; the ledger never sees these calls.
+    Ends with 1 where a call is not metered, or something waits for you to put it right.
     """
-    from cmdrdata_transport.cli.doctor import show  # noqa: PLC0415 - the other commands need no SDK
+    from cmdrdata_transport.cli import doctor as command  # noqa: PLC0415 - the other commands need no SDK
 
     with _errors_in_one_line():
-        good = show(console(), home=home)
+        good = (
+            command.show(console(), home=home) if form is DoctorFormat.TABLE else command.as_json(home=home)
+        )
     _end(good=good)
 
 

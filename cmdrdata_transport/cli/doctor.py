@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import platform
 from collections import Counter
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
+import typer
 from rich.table import Table
 from rich.text import Text
 
@@ -23,6 +26,7 @@ from cmdrdata_transport.doctor import (
     prove,
     unmetered_packages,
 )
+from cmdrdata_transport.remedies import REMEDIES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,11 +36,11 @@ if TYPE_CHECKING:
 
 _BAD, _WAITING, _GOOD = "bold red", "yellow", "green"
 
-_JOBS_SHOWN = 10
+_JOBS_SHOWN = 5
 
 
 def show(out: Console, *, home: Path | None) -> bool:
-    """Examine, prove and show; whether everything is metered."""
+    """Examine, prove and show; whether everything is metered, and nothing is left for somebody to do."""
     setup = examine(home)
     sdks = installed_sdks()
     out.print(_setup_table(setup, sdks), "")
@@ -52,6 +56,41 @@ def show(out: Console, *, home: Path | None) -> bool:
     if proofs.calls:
         out.print(_proof_table(proofs), "")
     return _conclude(out, setup, proofs)
+
+
+def as_json(*, home: Path | None) -> bool:
+    """The same as one object."""
+    setup, proofs = examine(home), prove()
+    good = _is_good(setup, proofs)
+    said = {
+        "good": good,
+        "version": __version__,
+        "home": str(setup.home),
+        "sinks": setup.sinks,
+        "problems": setup.problems,
+        "recorded": setup.recorded,
+        "pending": [
+            {"sink": each.sink, "events": each.events, "bytes": each.size, "live": each.live}
+            for each in setup.pending
+        ],
+        "rejected": [
+            {"sink": each.sink, "events": each.number, "reasons": each.reasons, "path": str(each.path)}
+            for each in setup.dead
+        ],
+        "damaged": [str(path) for path in setup.torn],
+        "counted": setup.counted,
+        "awaited": setup.jobs,
+        "sdks": [asdict(each) for each in installed_sdks()],
+        "calls": [asdict(each) for each in proofs.calls],
+        "losses": proofs.losses,
+    }
+    typer.echo(json.dumps(said, ensure_ascii=False, indent=2))
+    return good
+
+
+def _is_good(setup: Setup, proofs: Proofs) -> bool:
+    proved = all(each.metered for each in proofs.calls)
+    return proved and not (setup.problems or setup.dead or setup.torn)
 
 
 def _setup_table(setup: Setup, sdks: list[SdkFinding]) -> Table:
@@ -76,22 +115,24 @@ def _setup_rows(setup: Setup, sdks: list[SdkFinding]) -> Iterator[tuple[str, str
     if setup.recorded:
         told = ", ".join(f"{number(count)} {status}" for status, count in setup.recorded.items())
         yield "ledger", f"{number(sum(setup.recorded.values()))} events; their usage: {told}", ""
-    left, live = Counter[str](), Counter[str]()
-    for each in setup.pending:
-        (live if each.live else left)[each.sink] += each.events
-    for sink, count in left.items():
-        yield "pending", f"{number(count)} events for {sink}: type cmdrdata-transport drain", _WAITING
-    for sink, count in live.items():
-        yield "pending", f"{number(count)} events for {sink}, of processes at work", ""
-    if not setup.pending:
-        yield "pending", "nothing", ""
-    for path, count in setup.dead.items():
-        yield "rejected", f"{number(count)} events, kept in {path}", _WAITING
+    yield from _waiting_rows(setup)
+    for each in setup.dead:
+        reasons = "; ".join(f"{number(count)}: {reason}" for reason, count in each.reasons.items())
+        yield (
+            "rejected",
+            f"{number(each.number)} events, by {each.sink} ({reasons}), kept in {each.path}",
+            _BAD,
+        )
+    if setup.dead:
+        yield "rejected", "Put the cause right, then type cmdrdata-transport replay", _BAD
+    for path in setup.torn:
+        yield "damaged", f"a piece of the journal, set aside as {path}", _BAD
     if setup.torn:
-        yield "damaged", f"{number(setup.torn)} pieces of the journal, set aside in it", _WAITING
+        yield "damaged", REMEDIES["torn"], _BAD
     for name, count in sorted(setup.counted.items()):
         if name in WARNINGS:
             yield "counted", f"{number(count)} {name}: {WARNINGS[name]}", _WAITING
+            yield "counted", f"  to do: {REMEDIES[name]}", ""
     measures = [
         f"{number(count)} {name}" for name, count in sorted(setup.counted.items()) if name not in WARNINGS
     ]
@@ -100,10 +141,29 @@ def _setup_rows(setup: Setup, sdks: list[SdkFinding]) -> Iterator[tuple[str, str
     for job in setup.jobs[:_JOBS_SHOWN]:
         whose = job.get("customer_id") or "nobody"
         began = str(job.get("timestamp", ""))[:16].replace("T", " ")
-        what = f"{job.get('name')} of {job.get('provider')}, for {whose}"
-        yield "awaited", f"{what}, started {began}, has not been told of since", ""
+        yield "awaited", f"{job.get('name')} of {job.get('provider')}, for {whose}, since {began}", ""
     if more := setup.jobs[_JOBS_SHOWN:]:
         yield "awaited", f"and {number(len(more))} more", ""
+    if setup.jobs:
+        yield "awaited", "They count when a client that is metered fetches what has come of them", ""
+
+
+def _waiting_rows(setup: Setup) -> Iterator[tuple[str, str, str]]:
+    left, live = Counter[str](), Counter[str]()
+    for each in setup.pending:
+        (live if each.live else left)[each.sink] += each.events
+    for sink, count in left.items():
+        if sink.startswith("callable:"):
+            yield "pending", f"{number(count)} events for {sink}, which its own program delivers", _WAITING
+        elif sink in setup.sinks:
+            yield "pending", f"{number(count)} events for {sink}: type cmdrdata-transport drain", _WAITING
+        else:
+            said = "which is no sink here: type cmdrdata-transport drain, or give them up with --forget"
+            yield "pending", f"{number(count)} events for {sink}, {said}", _WAITING
+    for sink, count in live.items():
+        yield "pending", f"{number(count)} events for {sink}, of processes at work", ""
+    if not setup.pending:
+        yield "pending", "nothing", ""
 
 
 def _sdk_table(sdks: list[SdkFinding]) -> Table:
@@ -155,4 +215,6 @@ def _conclude(out: Console, setup: Setup, proofs: Proofs) -> bool:
         out.print(Text(f"{unmetered} of {len(proofs.calls)} calls are not metered.", style=_BAD))
     else:
         out.print(Text(f"All {len(proofs.calls)} calls are metered, to the token.", style=f"bold {_GOOD}"))
-    return not unmetered and not setup.problems
+    if setup.dead or setup.torn:
+        out.print(Text("Something waits for you: see what is rejected or damaged above.", style=_BAD))
+    return _is_good(setup, proofs)

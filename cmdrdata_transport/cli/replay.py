@@ -32,7 +32,10 @@ def dead_letters(
     out: Console, err: Console, *, home: Path, sink: str | None, timeout: float, yes: bool
 ) -> bool:
     """Send dead letters again; whether nothing of them waits or was refused once more."""
-    named = None if sink is None else open_sink(sink, home=home, environ=os.environ).identity
+    if sink is None or sink.startswith("callable:"):
+        named = sink
+    else:
+        named = open_sink(sink, home=home, environ=os.environ).identity
     found = letters(home, named)
     if not found:
         out.print("No sink has refused anything." if named is None else f"{named} has refused nothing.")

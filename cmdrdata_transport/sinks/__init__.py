@@ -134,6 +134,7 @@ _ALSO_CALLED = {
 """Schemes that people try, and the module that they mean."""
 
 _SEVERAL = re.compile(r"[,;\s]\s*[a-z][a-z0-9+]*://")
+_SCHEME = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]{0,30}")
 _NO_HOST = re.compile(r"""[\s"'<>\\^`{|}]""")
 
 
@@ -180,8 +181,8 @@ def url_of(spec: str) -> SplitResult:
             "several sinks are in one URL: in CMDRDATA_SINKS blanks part them, and no commas; in Python "
             'write sinks=["sqlite:///usage.db", "https://host/path"]'
         )
-    scheme, found, _ = text.partition("://")
-    if not found:  # it may be anything, a key that was pasted into the wrong line say
+    scheme = text.partition("://")[0]
+    if not _SCHEME.fullmatch(scheme) or scheme == text:  # it may be anything, a key that was pasted into the wrong line say
         raise TrackingSetupError(f"a sink's URL begins with its scheme and ://; there are {_every()}")
     if (module := SCHEMES.get(scheme.lower())) is None:
         raise TrackingSetupError(_unknown(scheme))

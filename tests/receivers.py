@@ -35,6 +35,7 @@ class Api(ThreadingHTTPServer):
         self.refuse_if: Callable[[dict[str, Any]], int | None] = lambda _: None
         self.calls: list[tuple[str, dict[str, str], dict[str, Any]]] = []
         self.taken: list[int] = []
+        self.words = b'{"error":"answer-secret"}'
         self.connections = 0
         self.hang = threading.Event()
         self.hang.set()
@@ -57,7 +58,7 @@ class _Api(BaseHTTPRequestHandler):
         if 200 <= status < 300:
             self.server.taken.append(int(event["event_id"].removeprefix("event-")))
         self.send_response(status)
-        body = b"" if status == 204 else b'{"error":"answer-secret"}'
+        body = b"" if status == 204 else self.server.words
         for name, value in {"Content-Length": str(len(body)), **headers}.items():
             self.send_header(name, value)
         self.end_headers()

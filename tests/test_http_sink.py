@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -88,6 +89,36 @@ def test_connections_are_kept(tmp_path: Path, api: Api) -> None:
     outlet.send([line_of(80)])
     assert len(api.taken) == 81
     outlet.close()
+
+
+def test_one_connection_does_for_one_event_after_the_other(tmp_path: Path, api: Api) -> None:
+    """As in a quiet program: it is kept from batch to batch."""
+    setup = set_up(tmp_path, api.url, mode="flush")
+    for number in range(20):
+        setup.append(1, number)
+        assert setup.delivery.flush(30)
+    assert api.taken == list(range(20))
+    assert api.connections == 1
+    setup.delivery.close(1)
+
+
+@pytest.mark.parametrize("status", [401, 403])
+def test_events_wait_for_the_right_key(
+    tmp_path: Path, api: Api, caplog: pytest.LogCaptureFixture, status: int
+) -> None:
+    """None is a dead letter; one line says who refuses, and what waits."""
+    api.always = (status, {})
+    setup = set_up(tmp_path, api.url, mode="flush", environ={"CMDRDATA_API_KEY": KEY})
+    setup.append(10)
+    with caplog.at_level(logging.WARNING):
+        assert not setup.delivery.flush(1.5)
+    assert [record.getMessage() for record in caplog.records] == [
+        "unauthorized: 1 more, a sink refused our key; its events wait in the journal "
+        f"({api.url}: status {status})"
+    ]
+    assert not (tmp_path / "dead").exists()
+    assert sum(each.events for each in setup.delivery.backlog()) == 10
+    setup.delivery.close(0)
 
 
 @pytest.mark.parametrize("status", [200, 201, 202, 204, 409])

@@ -6,7 +6,7 @@ they send and more; for readers of theirs this sink adds what they always state:
 integer zeros for token counts that are not known, and `response_id` and `finish_reason` in `metadata`.
 
 A delivery thread of ours sends, a few events side by side, over connections that are kept. It does so
-through a bare httpx transport, which no instrumentation of clients meters and which logs nothing.
+through a bare httpx transport, which no instrumentation of clients meters and which logs no key.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from cmdrdata_transport.errors import Rejected, TrackingSetupError, Unavailable
 from cmdrdata_transport.event import decode, encode
 from cmdrdata_transport.sinks import Unauthorized
 from cmdrdata_transport.sinks.posting import Connections, judge, post
-from cmdrdata_transport.sinks.remote import is_loopback, timeout_of, tls_files_of
+from cmdrdata_transport.sinks.remote import is_loopback, spelled_out, timeout_of, tls_files_of
 
 if TYPE_CHECKING:
     import httpx
@@ -66,6 +66,7 @@ def open_url(url: SplitResult, home: Path, environ: Mapping[str, str]) -> HttpOu
     instead of those that `SSL_CERT_FILE` or certifi name, and `?cert=` one with a certificate of ours and
     its key, all in PEM. `http:` needs `?insecure=1`, except to this machine, and then carries no key.
     """
+    url = spelled_out(url, environ, lambda other: target_of(other, environ).identity)
     return HttpOutlet(target_of(url, environ))
 
 

@@ -1,7 +1,7 @@
 """Posting over HTTP: connections that are kept, and what a receiver's answer says.
 
-Through a bare httpx transport, which no instrumentation of clients meters and which logs nothing. Does not
-know what is posted.
+Through a bare httpx transport, which no instrumentation of clients meters and which logs nothing that we
+send. Does not know what is posted.
 """
 
 from __future__ import annotations

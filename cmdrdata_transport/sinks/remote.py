@@ -1,12 +1,14 @@
 """What a receiver beyond this process means: which host is this machine, and how long an answer may take.
 
-And by which files TLS knows whom to trust, and who we are.
+And by which files TLS knows whom to trust, and who we are; and where it is said what is secret.
 """
 
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from urllib.parse import SplitResult, urlsplit
 
 from cmdrdata_transport.errors import TrackingSetupError
 
@@ -75,3 +77,18 @@ _NONE = {
     "ca": "holds no certificate in PEM",
     "cert": "holds no certificate in PEM with its key, which may be in a file of its own (key=)",
 }
+
+
+def spelled_out(
+    url: SplitResult, environ: Mapping[str, str], identity_of: Callable[[SplitResult], str]
+) -> SplitResult:
+    """The URL as one of `CMDRDATA_SINKS` has it, if that is the same sink with what is secret.
+
+    A journal names a sink by its identity, which has no password; whoever drains it may know one.
+    """
+    for spec in environ.get("CMDRDATA_SINKS", "").split():
+        with suppress(TrackingSetupError, ValueError):
+            other = urlsplit(spec)
+            if other.scheme == url.scheme and identity_of(other) == url.geturl():
+                return other
+    return url

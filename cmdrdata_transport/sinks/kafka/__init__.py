@@ -30,6 +30,7 @@ from cmdrdata_transport.errors import Rejected, TrackingSetupError, Unavailable
 from cmdrdata_transport.sinks.kafka.cloudevents import HEADERS, message_of
 from cmdrdata_transport.sinks.kafka.target import Target, target_of
 from cmdrdata_transport.sinks.kafka.verdicts import REFUSED, trouble_of
+from cmdrdata_transport.sinks.remote import spelled_out
 
 if TYPE_CHECKING:
     from confluent_kafka import KafkaError, Producer
@@ -53,6 +54,7 @@ def open_url(url: SplitResult, home: Path, environ: Mapping[str, str]) -> KafkaO
     `CMDRDATA_KAFKA_USERNAME` and `CMDRDATA_KAFKA_PASSWORD`; `?sasl=SCRAM-SHA-512` says how they are
     shown, which is `PLAIN` otherwise. `?timeout=5` is how many seconds a batch may take.
     """
+    url = spelled_out(url, environ, lambda other: target_of(other, environ).identity)
     target = target_of(url, environ)
     if find_spec("confluent_kafka") is None:
         raise TrackingSetupError(

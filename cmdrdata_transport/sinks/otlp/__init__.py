@@ -32,6 +32,7 @@ from cmdrdata_transport.errors import Rejected, TrackingSetupError
 from cmdrdata_transport.sinks.otlp.messages import event_of, logs_of, metrics_of, refused_of
 from cmdrdata_transport.sinks.otlp.target import Target, target_of
 from cmdrdata_transport.sinks.posting import Connections, judge, post
+from cmdrdata_transport.sinks.remote import spelled_out
 
 WARN_EVERY_SECONDS = 60.0
 
@@ -59,6 +60,7 @@ def open_url(url: SplitResult, home: Path, environ: Mapping[str, str]) -> OtlpOu
     many seconds a POST may take. `otlp+http:` needs `?insecure=1`, except to this machine, and then
     carries no headers.
     """
+    url = spelled_out(url, environ, lambda other: target_of(other, environ).identity)
     target = target_of(url, environ)
     if not _is_installed():
         raise TrackingSetupError(

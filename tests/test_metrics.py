@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 
 from cmdrdata_transport import Tracker
 from cmdrdata_transport.cli.app import app
+from cmdrdata_transport.cli.view import duration
 from cmdrdata_transport.counters import WARNINGS
 from cmdrdata_transport.lanes import write_dead_letter
 from cmdrdata_transport.metrics import Metrics, Waiting, measure, openmetrics
@@ -164,7 +165,16 @@ def test_people_and_programs_see_the_same(tmp_path: Path) -> None:
     shown = typed(tmp_path)
     assert "jobs missing" in shown
     assert "an answer carried no usage" in shown
-    assert "7,20" in shown  # seconds
+    assert "2 h ago" in shown or "120 min ago" in shown
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [(0, "0 s"), (99, "99 s"), (100, "2 min"), (5940, "99 min"), (7200, "2 h"), (259_200, "3 days")],
+)
+def test_how_long_is_said_in_the_unit_that_tells_most(seconds: float, said: str) -> None:
+    """Nobody counts the seconds of a day."""
+    assert duration(seconds) == said
 
 
 def test_the_rate_is_of_those_at_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -244,7 +244,10 @@ def drain(
     ] = False,
     home: Home = None,
 ) -> None:
-    """Deliver what processes that have ended left in the journal."""
+    """Deliver what processes that have ended left in the journal.
+
+    Ends with 1 where something of them still waits, and says for which sink, and why.
+    """
     from cmdrdata_transport.cli import drain as command  # noqa: PLC0415 - one command, one module
 
     out, err = console(), console(stderr=True)
@@ -272,7 +275,8 @@ def replay(
         ),
     ] = None,
     from_ledger: Annotated[
-        bool, typer.Option("--from-ledger", help="Send a ledger's events to the sink, which is new say.")
+        bool,
+        typer.Option("--from-ledger", help="Send a ledger's events to the sink of --sink, a new one say."),
     ] = False,
     ledger: LedgerUrl = None,
     since: Since = None,
@@ -283,7 +287,10 @@ def replay(
     yes: Yes = False,
     home: Home = None,
 ) -> None:
-    """Send again what sinks have refused, once the cause is put right; or a ledger's events to a new sink."""
+    """Send again what sinks have refused, once the cause is put right; or a ledger's events to a new sink.
+
+    Says first how many, to which sink and why, and asks. Ends with 1 where some wait or are refused again.
+    """
     from cmdrdata_transport.cli import replay as command  # noqa: PLC0415 - one command, one module
 
     out, err = console(), console(stderr=True)
@@ -322,7 +329,10 @@ def prune(
     yes: Yes = False,
     home: Home = None,
 ) -> None:
-    """Remove what is old from ledgers, dead letters, remembered jobs and counts; say first how much."""
+    """Remove what is old from ledgers, dead letters and remembered jobs; say first how much, and ask.
+
+    What waits in the journal stays, however old it is. Files of JSON lines are yours to put away.
+    """
     from cmdrdata_transport.cli import keep  # noqa: PLC0415 - one command, one module
 
     moment_before = _moment(before)
@@ -343,11 +353,16 @@ def prune(
 @app.command()
 def erase(
     *,
-    customer: Annotated[str, typer.Option(metavar="ID", help="Whose events, dead letters and jobs.")],
+    customer: Annotated[
+        str, typer.Option(metavar="ID", help="Whose events, dead letters and jobs, as `report` shows it.")
+    ],
     yes: Yes = False,
     home: Home = None,
 ) -> None:
-    """Remove what is a customer's: from ledgers, what waits in the journal, dead letters and jobs."""
+    """Remove what is a customer's from every file of home and every ledger; say first what, and ask.
+
+    Names what it cannot reach, and what still has the customer's id afterwards; then it ends with 1.
+    """
     from cmdrdata_transport.cli import keep  # noqa: PLC0415 - one command, one module
 
     with _errors_in_one_line():

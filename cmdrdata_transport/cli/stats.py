@@ -6,7 +6,7 @@ import json
 import os
 from typing import TYPE_CHECKING
 
-from cmdrdata_transport.cli.view import number, printable, table_of
+from cmdrdata_transport.cli.view import duration, number, printable, table_of
 from cmdrdata_transport.counters import WARNINGS
 from cmdrdata_transport.metrics import Metrics, openmetrics
 
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 
 def as_table(out: Console, metrics: Metrics) -> None:
     """Each sink, then what was counted, and what it means where that is bad."""
-    sinks = table_of("sink", "waiting", "oldest", "refused")
+    sinks = table_of("sink", "waiting", "oldest", "refused", numbers=("waiting", "refused"))
     for each in metrics.sinks:
-        oldest = f"{number(round(each.lag_seconds))} s ago" if each.events else "-"
+        oldest = f"{duration(each.lag_seconds)} ago" if each.events else "-"
         sinks.add_row(printable(each.sink), number(each.events), oldest, number(each.dead_letters))
     out.print(sinks, "")
-    counted = table_of("counted", "number", "")
+    counted = table_of("counted", "number", "", numbers=("number",))
     for (tracker, service), counts in metrics.counts.items():
         whose = printable(" ".join(filter(None, (service, "" if tracker == "default" else tracker))))
         for name, count in counts.items():

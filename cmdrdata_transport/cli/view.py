@@ -75,6 +75,14 @@ def number(value: float | Decimal | str | None) -> str:
     return f"{Decimal(value):,f}" if isinstance(value, str) else f"{value:,}"
 
 
+def duration(seconds: float) -> str:
+    """How long, in the unit that tells most: 90 s, 15 min, 36 h, 9 days."""
+    for unit, size, most in (("s", 1, 100), ("min", 60, 100), ("h", 3600, 72)):
+        if seconds < size * most:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds / 86400:,.0f} days"
+
+
 def event_header(width: int) -> Text:
     """What stands above the lines of `event_line`."""
     return _line(
@@ -210,11 +218,11 @@ def latency_table(rows: Sequence[Mapping[str, Any]], by: Sequence[str]) -> Table
     return table
 
 
-def table_of(*headings: str) -> Table:
-    """An empty table in the style of all of ours."""
+def table_of(*headings: str, numbers: Sequence[str] = ()) -> Table:
+    """An empty table in the style of all of ours; columns of `numbers` are to the right."""
     table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False, caption_justify="left")
     for each in headings:
-        table.add_column(each, overflow="fold")
+        table.add_column(each, overflow="fold", justify="right" if each in numbers else "left")
     return table
 
 

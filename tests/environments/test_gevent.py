@@ -152,6 +152,32 @@ def test_a_slow_sink_holds_up_no_greenlet(tmp_path: Path, delivery: str, *, late
     assert beats > 2
 
 
+def test_a_ledger_that_is_locked_holds_up_no_greenlet_for_long(tmp_path: Path) -> None:
+    """SQLite waits for a lock in C, and all greenlets with it: so it waits a moment, and is asked again."""
+    [[delivered, longest]] = run(
+        """
+        import sqlite3
+        tracker = configure(**options)
+        tracker.record(provider="x-ai", usage={"input_tokens": 1}, customer_id="acme")
+        assert tracker.flush(30)
+        other = sqlite3.connect(options["home"] + "/usage.db", isolation_level=None)
+        other.execute("BEGIN IMMEDIATE")
+        tracker.record(provider="x-ai", usage={"input_tokens": 1}, customer_id="acme")
+        moments = [time.monotonic()]
+        while moments[-1] - moments[0] < 4:
+            time.sleep(0.01)
+            moments.append(time.monotonic())
+        other.execute("ROLLBACK")
+        longest = max(after - before for before, after in zip(moments, moments[1:]))
+        print(json.dumps([tracker.flush(30), longest]))
+        """,
+        tmp_path,
+        sinks=[LEDGER],
+    )
+    assert delivered
+    assert longest < 3  # where nothing runs in greenlets it waits for five
+
+
 @pytest.mark.parametrize("ends", ["os._exit(0 if tracker.flush(30) else 1)", "sys.exit(0)"])
 def test_a_forked_child_goes_on_as_its_parent_does(tmp_path: Path, url: str, ends: str) -> None:
     """It has its parent's greenlets, those that deliver too; each one's calls are there once all the same."""

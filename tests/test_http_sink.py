@@ -77,6 +77,19 @@ def test_what_a_user_says_in_metadata_stands(tmp_path: Path, api: Api) -> None:
     outlet.close()
 
 
+def test_httpx_is_imported_where_the_sink_is_set_up(tmp_path: Path) -> None:
+    """And not in a thread beside calls: an SDK that looks for httpx in `sys.modules` would find half of it."""
+    printed = run(
+        """
+        assert "httpx" not in sys.modules
+        set_up(home, "http://127.0.0.1:1/events")
+        print(callable(sys.modules["httpx"].Timeout))
+        """,
+        tmp_path,
+    )
+    assert printed == "True\n"
+
+
 def test_connections_are_kept(tmp_path: Path, api: Api) -> None:
     """Many events take few connections, and a closed outlet opens new ones."""
     outlet = opened(api.url, tmp_path)
@@ -112,10 +125,11 @@ def test_events_wait_for_the_right_key(
     setup.append(10)
     with caplog.at_level(logging.WARNING):
         assert not setup.delivery.flush(1.5)
-    assert [record.getMessage() for record in caplog.records] == [
+    (record,) = caplog.records
+    assert record.getMessage() == (
         "unauthorized: 1 more, a sink refused our key; its events wait in the journal "
         f"({api.url}: status {status})"
-    ]
+    )
     assert not (tmp_path / "dead").exists()
     assert sum(each.events for each in setup.delivery.backlog()) == 10
     setup.delivery.close(0)

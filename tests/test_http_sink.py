@@ -78,7 +78,7 @@ def test_what_a_user_says_in_metadata_stands(tmp_path: Path, api: Api) -> None:
 
 
 def test_httpx_is_imported_where_the_sink_is_set_up(tmp_path: Path) -> None:
-    """And not in a thread beside calls: an SDK that looks for httpx in `sys.modules` would find half of it."""
+    """And not in a thread beside calls: an SDK that looks into `sys.modules` would find half of it."""
     printed = run(
         """
         assert "httpx" not in sys.modules

@@ -23,6 +23,7 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from cmdrdata_transport.cli.app import app
+from cmdrdata_transport.cli.bars import bars, counts
 from cmdrdata_transport.cli.view import event_line, printable, report_table
 from cmdrdata_transport.cli.when import moment
 from cmdrdata_transport.counters import Counters
@@ -33,9 +34,10 @@ from cmdrdata_transport.segments import backlog
 from cmdrdata_transport.sinks import open_sink
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
+    from rich.progress import Progress
     from typer.testing import Result
 
 LEDGER = "sqlite:///usage.db"
@@ -349,6 +351,19 @@ def test_drain_delivers_what_dead_processes_left(home: Path) -> None:
     assert result.stdout.splitlines() == ["jsonl:///usage.jsonl: 6 delivered", f"{LEDGER}: 6 delivered"]
     assert len((home / "usage.jsonl").read_text().splitlines()) == 6
     assert typed("drain").stdout == "Nothing waits.\n"
+
+
+@pytest.mark.parametrize("width", [60, 80, 120])
+@pytest.mark.parametrize(("make", "says"), [(bars, "12000/34000"), (counts, "12,000 delivered")])
+def test_what_moves_is_seen_beside_any_name(
+    width: int, make: Callable[[Console], Progress], says: str
+) -> None:
+    """The name of a sink gives way to the numbers; its beginning tells it from others."""
+    out = Console(width=width, file=io.StringIO(), force_terminal=True)
+    with make(out) as shown:
+        shown.update(shown.add_task(f"kafka://{'broker,' * 30}/usage", total=34_000), completed=12_000)
+    assert says in out.file.getvalue()  # type: ignore[attr-defined]
+    assert "kafka://broker" in out.file.getvalue()  # type: ignore[attr-defined]
 
 
 def test_drain_says_what_waits_still(home: Path) -> None:

@@ -10,6 +10,7 @@
     stats     what was counted and what waits, as a table, JSON or OpenMetrics
     keep      removing what is old, or a customer's
     asking    a question before something is done
+    bars      how far it is
     view      lines and tables
     when      moments as people type them
 

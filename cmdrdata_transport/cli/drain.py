@@ -8,10 +8,10 @@ from contextlib import contextmanager
 from time import monotonic
 from typing import TYPE_CHECKING
 
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
-from cmdrdata_transport.cli.view import printable
+from cmdrdata_transport.cli.bars import bars, counts
+from cmdrdata_transport.cli.view import number, printable
 from cmdrdata_transport.delivery import Drained, drain, follow
 from cmdrdata_transport.segments import Claim, backlog, claim, remove_if_delivered
 
@@ -66,16 +66,13 @@ def _progress(err: Console, totals: dict[str, int] | None = None) -> Generator[C
         yield lines.tell
         lines.end()
         return
-    number = MofNCompleteColumn() if totals is not None else TextColumn("{task.completed:,.0f} delivered")
-    bar = (BarColumn(),) if totals is not None else ()
-    columns = (TextColumn("{task.description}", markup=False), *bar, number, TimeElapsedColumn())
-    with Progress(*columns, console=err) as bars:
-        tasks = {sink: bars.add_task(printable(sink), total=total) for sink, total in (totals or {}).items()}
+    with bars(err) if totals is not None else counts(err) as shown:
+        tasks = {sink: shown.add_task(printable(sink), total=total) for sink, total in (totals or {}).items()}
 
         def tell(sink: str, delivered: int) -> None:
             if sink not in tasks:
-                tasks[sink] = bars.add_task(printable(sink), total=None)
-            bars.update(tasks[sink], completed=delivered)
+                tasks[sink] = shown.add_task(printable(sink), total=None)
+            shown.update(tasks[sink], completed=delivered)
 
         yield tell
 
@@ -110,13 +107,13 @@ class _Lines:
 
 
 def _line(each: Drained) -> Text:
-    parts = [f"{each.delivered} delivered"]
+    parts = [f"{number(each.delivered)} delivered"]
     if each.rejected:
-        parts.append(f"{each.rejected} rejected (they are kept in dead/)")
+        parts.append(f"{number(each.rejected)} rejected (they are kept in dead/)")
     if each.pending:
-        parts.append(f"{each.pending} waiting ({_reason(each)})")
+        parts.append(f"{number(each.pending)} waiting ({_reason(each)})")
     if each.live:
-        parts.append(f"{each.live} of processes at work, which deliver them")
+        parts.append(f"{number(each.live)} of processes at work, which deliver them")
     style = "yellow" if each.pending or each.rejected else ""
     return Text(printable(f"{each.sink}: {', '.join(parts)}"), style=style)
 
@@ -131,7 +128,7 @@ def give_up(out: Console, *, home: Path, sink: str) -> bool:
     """Let nothing wait for a sink any more, except of processes at work; False when nothing waited."""
     waiting = [each for each in backlog(home / "journal") if each.sink == sink]
     given_up = sum(_give_up(each.segment, sink) for each in waiting if not each.live)
-    out.print(Text(printable(f"{sink}: {given_up} events given up")), soft_wrap=True)
+    out.print(Text(printable(f"{sink}: {number(given_up)} events given up")), soft_wrap=True)
     if not waiting:
         others = sorted({each.sink for each in backlog(home / "journal")})
         out.print(Text(printable(f"Events wait for: {', '.join(others) or 'no sink'}")), soft_wrap=True)

@@ -7,10 +7,10 @@ import sqlite3
 from contextlib import closing
 from typing import TYPE_CHECKING
 
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
 from cmdrdata_transport.cli.asking import agreed
+from cmdrdata_transport.cli.bars import bars
 from cmdrdata_transport.cli.drain import show as deliver
 from cmdrdata_transport.cli.view import number, printable
 from cmdrdata_transport.errors import TrackingSetupError, Unavailable
@@ -98,16 +98,9 @@ def from_ledger(
             return False
         with (
             closing(_lines(opened, since, until, cut)) as lines,
-            Progress(
-                TextColumn("{task.description}", markup=False),
-                BarColumn(),
-                MofNCompleteColumn(),
-                TimeElapsedColumn(),
-                console=err,
-                disable=not err.is_terminal,
-            ) as bars,
+            bars(err) as shown,
         ):
-            task = bars.add_task(printable(outlet.identity), total=total)
+            task = shown.add_task(printable(outlet.identity), total=total)
             written, stopped = copy(
                 home,
                 lines,
@@ -115,7 +108,7 @@ def from_ledger(
                 identity=outlet.identity,
                 environ=os.environ,
                 timeout=timeout,
-                progress=lambda more: bars.advance(task, more),
+                progress=lambda more: shown.advance(task, more),
             )
     if stopped is None:
         out.print(f"{number(written)} sent")

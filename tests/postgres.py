@@ -103,26 +103,50 @@ class Server:
 
     def start(self) -> None:
         """Start it, and wait until it answers."""
-        with (self.directory / "log").open("ab") as log:
-            self.process = subprocess.Popen(
+        deadline = monotonic() + _STARTED_SECONDS
+        while True:
+            if self.process is None:
+                self.process = self._run()
+            try:
+                self.connect().close()
+            except psycopg.OperationalError:
+                if self.process.poll() is not None:
+                    told = (self.directory / "log").read_text("utf-8", "replace")
+                    if "is still in use" not in told or monotonic() > deadline:
+                        raise RuntimeError(told) from None
+                    self.process = None  # what one that was killed has left ends by itself
+                sleep(0.02)
+            else:
+                return
+
+    def _run(self) -> subprocess.Popen[bytes]:
+        with (self.directory / "log").open("wb") as log:
+            return subprocess.Popen(
                 [self.programs / "postgres", "-D", self.directory / "data"],
                 stdout=subprocess.DEVNULL,
                 stderr=log,
                 **_as_another_user(),
             )
-        deadline = monotonic() + _STARTED_SECONDS
-        while True:
-            try:
-                self.connect().close()
-            except psycopg.OperationalError:
-                if self.process.poll() is not None or monotonic() > deadline:
-                    raise RuntimeError((self.directory / "log").read_text("utf-8", "replace")) from None
-                sleep(0.02)
-            else:
-                return
+
+    def speak_tls(self, certificate: Path, key: Path) -> None:
+        """Have it show a certificate to whoever asks for TLS."""
+        for name, file in (("ssl_cert_file", certificate), ("ssl_key_file", key)):
+            (own := self.directory / file.name).write_bytes(file.read_bytes())
+            own.chmod(0o600)
+            if os.geteuid() == 0:
+                os.chown(own, _other_user().pw_uid, _other_user().pw_gid)
+            self.set(name, f"'{own}'")
+        self.set("ssl", "on")
+        self.stop()
+        self.start()
+
+    def set(self, name: str, value: str) -> None:
+        """Change a setting from the next start on."""
+        with self.connect() as connection:
+            connection.execute(f"ALTER SYSTEM SET {name} = {value}".encode())
 
     def stop(self, how: signal.Signals = signal.SIGINT) -> None:
-        """Stop it: SIGINT ends every connection, SIGQUIT is a crash."""
+        """Stop it: SIGINT ends every connection, SIGQUIT is a crash, SIGKILL leaves its children behind."""
         if self.process is not None:
             self.process.send_signal(how)
             self.process.wait(_STARTED_SECONDS)

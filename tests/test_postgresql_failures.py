@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import socket
+import threading
 from contextlib import closing
 from pathlib import Path
 
@@ -11,9 +12,9 @@ import pytest
 from journals import Receiver, line_of, once, set_up
 from postgres import QUOTED_PASSWORD, Rows, Server, gated, opened, running, until
 
-from cmdrdata_transport.errors import Unavailable
+from cmdrdata_transport.errors import Rejected, Unavailable
 from cmdrdata_transport.ledger import Ledger
-from cmdrdata_transport.sinks import Outlet
+from cmdrdata_transport.sinks import Outlet, Unauthorized
 
 
 @pytest.mark.parametrize("answer", [b"COMMIT\0", b"COPY 2\0", b"INSERT 0 2\0"])
@@ -80,14 +81,93 @@ def test_a_batch_that_waits_for_another_is_given_up(
     assert rows() == ["event-1", "event-2"]
 
 
+def test_a_session_that_is_ended_in_the_middle_of_a_batch_costs_nothing(
+    postgres_server: Server, database: str, outlet: Outlet, rows: Rows
+) -> None:
+    """By an administrator, while rows are copied: nothing of the batch is there, and it comes again."""
+    outlet.send([line_of(1)])
+    ours = "FROM pg_stat_activity WHERE datname = current_database() AND query LIKE 'COPY%'"
+    with postgres_server.connect(database) as other:
+
+        def end() -> None:
+            until(lambda: rows(f"SELECT wait_event_type {ours}") == ["Lock"])
+            rows(f"SELECT pg_terminate_backend(pid) {ours}")
+
+        with other.transaction():
+            other.execute("LOCK TABLE usage_events")
+            administrator = threading.Thread(target=end)
+            administrator.start()
+            with pytest.raises(Unavailable, match="terminating connection") as raised:
+                outlet.send([line_of(number) for number in range(2, 1000)])
+            administrator.join()
+    assert not isinstance(raised.value, Unauthorized)
+    assert rows() == ["event-1"]
+    outlet.send([line_of(number) for number in range(2, 1000)])
+    assert len(rows()) == 999
+
+
+def test_a_database_that_becomes_read_only_keeps_all_waiting(
+    tmp_path: Path, database: str, database_url: str, rows: Rows
+) -> None:
+    """As a standby is that nobody has promoted yet: what waits is there once as soon as it may be written."""
+    setup = set_up(tmp_path, database_url)
+    setup.append(3)
+    assert setup.delivery.flush(30)
+    rows(f"ALTER DATABASE {database} SET default_transaction_read_only = on")
+    rows(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'cmdrdata-transport'"
+        " AND datname = current_database()"
+    )
+    setup.append(3, 3)
+    assert not setup.delivery.flush(0.5)
+    until(lambda: any("read-only" in (lane.trouble or "") for lane in setup.delivery._lanes))
+    rows(f"SET default_transaction_read_only = off; ALTER DATABASE {database} RESET ALL")
+    assert setup.delivery.flush(60)
+    setup.delivery.close()
+    assert sorted(rows()) == [f"event-{number}" for number in range(6)]
+    assert "rejected" not in setup.counters.snapshot()
+
+
+@pytest.mark.parametrize(
+    ("state", "error"),
+    [
+        ("disk_full", Unavailable),
+        ("out_of_memory", Unavailable),
+        ("serialization_failure", Unavailable),
+        ("data_corrupted", Unavailable),
+        ("raise_exception", Unavailable),
+        ("string_data_right_truncation", Rejected),
+        ("unique_violation", Rejected),
+    ],
+)
+def test_what_the_server_cannot_do_now_waits(
+    outlet: Outlet, rows: Rows, state: str, error: type[Exception]
+) -> None:
+    """Nothing of the batch is there then; what says something about the event itself refuses it."""
+    outlet.send([line_of(1)])
+    rows(f"""
+        CREATE FUNCTION fail() RETURNS trigger LANGUAGE plpgsql AS $$
+            BEGIN RAISE EXCEPTION 'acme' USING ERRCODE = '{state}'; END
+        $$;
+        CREATE TRIGGER fail BEFORE INSERT ON usage_events FOR EACH ROW
+            WHEN (NEW.event_id = 'event-150') EXECUTE FUNCTION fail()
+    """)
+    with pytest.raises(error):
+        outlet.send([line_of(number) for number in range(300)])
+    assert rows() == ["event-1"]
+    rows("DROP FUNCTION fail CASCADE")
+    outlet.send([line_of(number) for number in range(300)])
+    assert len(rows()) == 300
+
+
 def test_a_delivery_outlives_the_server(tmp_path: Path) -> None:
-    """Crashed or stopped, and started again: every event is there once, nothing is refused."""
+    """Killed, crashed or stopped, and started again: every event is there once, nothing is refused."""
     with running() as server:
         url = server.url(server.new_database())
         setup = set_up(tmp_path, url)
         setup.append(2000)
         setup.delivery.ensure_running()
-        for how, start in ((signal.SIGQUIT, 2000), (signal.SIGINT, 4000)):
+        for how, start in ((signal.SIGKILL, 2000), (signal.SIGQUIT, 4000), (signal.SIGINT, 6000)):
             server.stop(how)
             setup.append(2000, start)
             assert not setup.delivery.flush(0.2)
@@ -95,8 +175,8 @@ def test_a_delivery_outlives_the_server(tmp_path: Path) -> None:
         assert setup.delivery.flush(60)
         setup.delivery.close()
         with Ledger.open(url) as ledger:
-            assert ledger.report([])[0]["events"] == 6000
-            assert len({entry.event.event_id for entry in ledger.events()}) == 6000
+            assert ledger.report([])[0]["events"] == 8000
+            assert len({entry.event.event_id for entry in ledger.events()}) == 8000
     assert "rejected" not in setup.counters.snapshot()
     assert setup.counters.snapshot()["unavailable"] > 0
 

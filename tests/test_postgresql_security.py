@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import re
 import socket
+import subprocess
+import sys
+from collections.abc import Iterator
 from contextlib import closing
 from decimal import Decimal
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
-from journals import line_of, run
-from postgres import QUOTED_PASSWORD, Rows, Server, opened
+from certificates import Authority
+from journals import line_of, run, set_up
+from postgres import QUOTED_PASSWORD, Rows, Server, opened, running
 
 from cmdrdata_transport.errors import TrackingSetupError, Unavailable
 from cmdrdata_transport.ledger import Ledger
@@ -28,8 +33,8 @@ from cmdrdata_transport.sinks import Outlet, Unauthorized
         ("postgresql://[::1]:5433/usage", "postgresql://[::1]:5433/usage"),
         ("postgresql://ann:secret@db.example.com/usage", "postgresql://ann@db.example.com/usage"),
         (
-            "postgresql://ann@db.example.com/usage?sslmode=verify-full&timeout=5&sslpassword=secret",
-            "postgresql://ann@db.example.com/usage?sslmode=verify-full",
+            "postgresql://ann@db.example.com/usage?sslmode=require&timeout=5&sslpassword=secret",
+            "postgresql://ann@db.example.com/usage?sslmode=require",
         ),
         (
             "postgresql://ann:secret@db.example.com/usage?insecure=1&sslmode=disable",
@@ -54,6 +59,10 @@ def test_a_database_has_an_identity_without_secrets(spec: str, identity: str) ->
     [
         ("postgresql://ann:secret@db.example.com/usage?sslmode=prefer", {}, "insecure=1"),
         ("postgresql://ann:secret@db.example.com/usage", {"PGSSLMODE": "disable"}, "insecure=1"),
+        ("postgresql://localhost/usage?sslmode=verify_full", {}, "one of disable, .*, verify-full"),
+        ("postgresql://ann:secret@db.example.com/usage?sslrootcert=/no/ca.pem", {}, "no file /no/ca.pem"),
+        ("postgresql://ann:secret@db.example.com/usage", {"PGSSLKEY": "/no/key"}, "no file /no/key"),
+        ("postgresql://ann:secret@db.example.com/usage?sslmode=verify-full", {}, "sslrootcert=system"),
         ("postgresql:///usage?host=/run/pg,10.0.0.7&sslmode=allow", {}, "insecure=1"),
         ("postgresql://ann:secret@localhost/usage?paswort=secret", {}, "no parameter paswort"),
         ("postgresql://localhost/usage?password=secret", {}, "no parameter password"),
@@ -77,7 +86,11 @@ def test_a_url_that_cannot_be_says_what_to_write(spec: str, environ: dict[str, s
     ("spec", "environ", "parameters"),
     [
         ("postgresql://db.example.com/usage", {}, {"sslmode": "require", "gssencmode": "disable"}),
-        ("postgresql://db.example.com/usage", {"PGSSLMODE": "verify-full"}, {"sslmode": "verify-full"}),
+        (
+            "postgresql://db.example.com/usage?sslrootcert=system",
+            {"PGSSLMODE": "verify-full"},
+            {"sslmode": "verify-full"},
+        ),
         ("postgresql:///usage", {"PGHOST": "db.example.com"}, {"sslmode": "require"}),
         ("postgresql:///usage", {"PGSSLMODE": "disable"}, {"sslmode": "require"}),
         ("postgresql://db.example.com/usage?insecure=1", {}, {"require_auth": "!password"}),
@@ -156,6 +169,115 @@ def test_a_server_that_is_not_there_or_speaks_no_tls_is_unavailable(database_url
         with pytest.raises(Unavailable, match=says) as raised:
             opened(place).send([line_of(1)])
         assert "\n" not in str(raised.value)
+
+
+@pytest.fixture(scope="module")
+def secure(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Server, Authority]]:
+    """A server that speaks TLS, and the authority for it."""
+    authority = Authority(tmp_path_factory.mktemp("authority"))
+    with running() as server:
+        with server.connect() as connection:
+            if connection.execute("SHOW ssl_library").fetchone() == ("",):
+                pytest.skip("this server was built without TLS")
+        server.speak_tls(*authority.issued())
+        yield server, authority
+
+
+def test_a_server_that_is_who_it_says_is_trusted(secure: tuple[Server, Authority], tmp_path: Path) -> None:
+    """Its certificate is for this host, and of the authority that the URL names; reports trust it as well."""
+    server, authority = secure
+    url = f"{server.url(server.new_database())}?sslmode=verify-full&sslrootcert={authority.file}"
+    setup = set_up(tmp_path, url)
+    setup.append(3)
+    assert setup.delivery.flush(30)
+    with server.connect() as connection:
+        told = "SELECT ssl FROM pg_stat_ssl JOIN pg_stat_activity USING (pid) "
+        told += "WHERE application_name = 'cmdrdata-transport'"
+        assert connection.execute(told.encode()).fetchall() == [(True,)]
+    setup.delivery.close()
+    with Ledger.open(url) as ledger:
+        assert ledger.report([])[0]["events"] == 3
+
+
+@pytest.mark.parametrize(
+    ("issuer", "host", "says"),
+    [
+        ("a stranger", "127.0.0.1", "certificate verify failed"),
+        ("authority", "db.example.com", 'does not match host name "db.example.com"'),
+    ],
+)
+def test_a_server_that_may_be_anybody_gets_nothing(
+    secure: tuple[Server, Authority], tmp_path: Path, issuer: str, host: str, says: str
+) -> None:
+    """One that our authority has not named, or has named for another host."""
+    server, authority = secure
+    trusted = authority if issuer == "authority" else Authority(tmp_path, issuer)
+    database = server.new_database()
+    place = f"{server.url(database).replace('127.0.0.1', host)}?hostaddr=127.0.0.1&sslmode=verify-full"
+    with pytest.raises(Unavailable, match=says) as raised:
+        opened(f"{place}&sslrootcert={quote(str(trusted.file))}").send([line_of(1)])
+    assert "s3cret" not in str(raised.value)
+    with server.connect(database) as connection:
+        assert connection.execute("SELECT to_regclass('usage_events')").fetchone() == (None,)
+
+
+def test_who_is_not_let_in_is_told_so_in_one_line(
+    tmp_path: Path, postgres_server: Server, database: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A minute, however often it is tried, and without the password; when it is put right, all is there."""
+    role = f"meter_{database}"
+    with postgres_server.connect(database) as connection:
+        connection.execute(
+            f"CREATE ROLE {role} LOGIN PASSWORD 'another'; GRANT CREATE ON SCHEMA public TO {role}"
+        )
+        setup = set_up(tmp_path, postgres_server.url(database, user=role, password="hidden"))
+        setup.append(5)
+        for _ in range(3):
+            assert not setup.delivery.flush(0.5)
+        (line,) = [each.getMessage() for each in caplog.records]
+        assert "password authentication failed" in line
+        assert setup.counters.snapshot()["unauthorized"] > 1
+        assert "hidden" not in caplog.text
+        connection.execute(f"ALTER ROLE {role} PASSWORD 'hidden'".encode())
+        assert setup.delivery.flush(60)
+        setup.delivery.close()
+        assert connection.execute("SELECT count(*) FROM usage_events").fetchone() == (5,)
+
+
+def test_a_user_without_rights_is_told_what_to_grant(
+    postgres_server: Server, database: str, rows: Rows
+) -> None:
+    """Who may not make the tables, nor write to them, nor make those of a month; granted that, it may."""
+    role = f"meter_{database}"
+    rows(f"CREATE ROLE {role} LOGIN PASSWORD 'r'; REVOKE CREATE ON SCHEMA public FROM public")
+    with closing(opened(postgres_server.url(database, user=role, password="r"))) as outlet:
+
+        def refusal() -> str:
+            with pytest.raises(Unauthorized) as raised:
+                outlet.send([line_of(1)])
+            return str(raised.value)
+
+        assert f"GRANT CREATE ON SCHEMA public TO {role}, or have an administrator run" in refusal()
+        made = subprocess.run(
+            [sys.executable, "-m", "cmdrdata_transport.sinks.postgresql"],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        rows(made.stdout)
+        assert f"GRANT SELECT ON usage_migrations TO {role}" in refusal()
+        rows(f"GRANT SELECT ON usage_migrations TO {role}")
+        assert "permission denied for sequence usage_events_seq; see Rights" in refusal()
+        rows(f"GRANT SELECT, INSERT, UPDATE ON ALL TABLES IN SCHEMA public TO {role}")
+        rows(f"GRANT USAGE ON ALL SEQUENCES IN SCHEMA public TO {role}")
+        assert "made by postgres, who owns usage_events" in refusal()
+        rows(
+            "CREATE TABLE usage_events_2026_11 PARTITION OF usage_events "
+            "FOR VALUES FROM ('2026-11-01 UTC') TO ('2026-12-01 UTC')"
+        )
+        outlet.send([line_of(1)])
+    assert rows() == ["event-1"]
+    assert rows("SELECT version FROM usage_migrations") == [1]
 
 
 def test_the_page_shows_sql_that_works(

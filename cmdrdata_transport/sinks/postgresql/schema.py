@@ -12,12 +12,14 @@ wait for that. Who makes it owns it, and so must be, or be a member of, the role
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Set as AbstractSet
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, LiteralString
 
 from cmdrdata_transport.errors import Unavailable
 from cmdrdata_transport.event import FRACTIONAL_UNITS, UNITS
-from cmdrdata_transport.sinks.postgresql.target import transaction
+from cmdrdata_transport.sinks.postgresql.target import RIGHTS, NotAllowed, transaction
 
 if TYPE_CHECKING:
     import psycopg
@@ -69,9 +71,17 @@ MIGRATIONS: tuple[tuple[LiteralString, ...], ...] = (
 )
 """What makes the schema, in order; a released entry is never changed, only followed by another.
 
-The units are not here: `_add_units` gives each unit of the format its column, also the ones of later
+The units are not here: `statements` gives each unit of the format its column, also the ones of later
 versions. `at` is the time that the event states. `provider_cost` is empty where it is no number.
 """
+
+MIGRATIONS_TABLE: LiteralString = """
+    CREATE TABLE IF NOT EXISTS usage_migrations (
+        version integer PRIMARY KEY,
+        applied_at timestamptz NOT NULL DEFAULT now()
+    )
+"""
+"""Which of them have been applied."""
 
 PATIENCE_SECONDS = 600.0
 """How long bringing an older schema to this version may take: a new unit is looked for in every event."""
@@ -80,29 +90,57 @@ _LOCK = 0x636D6472
 """Whoever changes the schema holds this advisory lock (with the schema's own number beside it)."""
 
 
+_TO_WRITE = "GRANT SELECT ON usage_migrations TO {user}, and the rights of a writer"
+_TO_MAKE_TABLES = (
+    "GRANT CREATE ON SCHEMA {schema} TO {user}, or have an administrator run "
+    "what `python -m cmdrdata_transport.sinks.postgresql` prints"
+)
+_TO_MAKE_A_MONTH = (
+    "each month of events has a table, made by {owner}, who owns usage_events, or a member of it"
+)
+
+
 def is_current(connection: psycopg.Connection[Any]) -> bool:
-    """Whether there is nothing to do. Raises `Unavailable` when a newer library made the schema."""
-    return _version(connection) == len(MIGRATIONS) and columns(connection).issuperset(UNITS)
+    """Whether there is nothing to do.
+
+    Raises `NotAllowed` where this user may not look, `Unavailable` when a newer library made the schema.
+    """
+    with _granted(connection, _TO_WRITE):
+        return _version(connection) == len(MIGRATIONS) and columns(connection).issuperset(UNITS)
 
 
 def migrate(connection: psycopg.Connection[Any]) -> None:
     """Make the schema, or bring it to this version. Raises as `is_current` does."""
-    with transaction(connection):
+    with _granted(connection, _TO_MAKE_TABLES), transaction(connection):
         _lock(connection)
-        connection.execute(
-            "CREATE TABLE IF NOT EXISTS usage_migrations "
-            "(version integer PRIMARY KEY, applied_at timestamptz NOT NULL DEFAULT now())"
-        )
-        for version in range(_version(connection), len(MIGRATIONS)):
-            for statement in MIGRATIONS[version]:
-                connection.execute(statement)
-            connection.execute("INSERT INTO usage_migrations (version) VALUES (%s)", [version + 1])
-        _add_units(connection)
+        # First of all: what others have made while we waited for the lock is seen from here on.
+        connection.execute(MIGRATIONS_TABLE)
+        for statement in statements(_version(connection), columns(connection)):
+            _run(connection, statement)
+
+
+def statements(done: int = 0, known: AbstractSet[str] = frozenset()) -> Iterator[str]:
+    """The SQL that makes the schema, or brings one of version `done` with these columns to this version."""
+    for version in range(done, len(MIGRATIONS)):
+        yield from MIGRATIONS[version]
+        yield f"INSERT INTO usage_migrations (version) VALUES ({version + 1})"  # noqa: S608 - our own number
+    for unit in sorted(set(UNITS) - known):
+        kind = "double precision" if unit in FRACTIONAL_UNITS else "bigint"
+        yield f"ALTER TABLE usage_events ADD COLUMN {unit} {kind}"
+        if done:
+            # An older version may have stored events with units that it did not know: they are in the JSON.
+            yield (
+                f"UPDATE usage_events SET {unit} = (event->>'{unit}')::{kind} "  # noqa: S608 - our own names
+                f"WHERE jsonb_typeof(event->'{unit}') = 'number'"
+            )
 
 
 def make_months(connection: psycopg.Connection[Any], months: Iterable[tuple[int, int]]) -> None:
-    """Make the partitions of these months (year, month) that are not there yet."""
-    with transaction(connection):
+    """Make the partitions of these months (year, month) that are not there yet.
+
+    Raises `NotAllowed` where this user may not.
+    """
+    with _granted(connection, _TO_MAKE_A_MONTH), transaction(connection):
         _lock(connection)
         for year, month in sorted(months):
             name = f"usage_events_{year:04d}_{month:02d}"
@@ -127,6 +165,27 @@ def columns(connection: psycopg.Connection[Any]) -> set[str]:
     return {name for (name,) in found}
 
 
+@contextmanager
+def _granted(connection: psycopg.Connection[Any], needs: str) -> Generator[None]:
+    """Say what is to be granted, where something is not allowed."""
+    import psycopg  # noqa: PLC0415 - the driver is imported where it is used
+
+    try:
+        yield
+    except psycopg.errors.InsufficientPrivilege as error:
+        names = connection.execute(_NAMES).fetchone() or ("?", "?", "?")
+        user, schema, owner = names
+        told = needs.format(user=user, schema=schema, owner=owner)
+        raise NotAllowed(f"{error.diag.message_primary}: {told}; {RIGHTS}") from None
+
+
+_NAMES = """
+    SELECT quote_ident(current_user), quote_ident(current_schema()),
+           (SELECT quote_ident(pg_get_userbyid(relowner)) FROM pg_class
+            WHERE oid = to_regclass('usage_events'))
+"""
+
+
 def _lock(connection: psycopg.Connection[Any]) -> None:
     connection.execute("SELECT pg_advisory_xact_lock(%s, hashtext(current_schema()))", [_LOCK])
 
@@ -141,19 +200,6 @@ def _version(connection: psycopg.Connection[Any]) -> int:
             f"the ledger has schema {done}, and this library knows {len(MIGRATIONS)}: upgrade it"
         )
     return done
-
-
-def _add_units(connection: psycopg.Connection[Any]) -> None:
-    # An older version may have stored events with units that it did not know: they are in the JSON.
-    missing = sorted(set(UNITS) - columns(connection))
-    for unit in missing:
-        kind = "double precision" if unit in FRACTIONAL_UNITS else "bigint"
-        _run(connection, f"ALTER TABLE usage_events ADD COLUMN {unit} {kind}")
-        _run(
-            connection,
-            f"UPDATE usage_events SET {unit} = (event->>'{unit}')::{kind} "  # noqa: S608 - our own names
-            f"WHERE jsonb_typeof(event->'{unit}') = 'number'",
-        )
 
 
 def _run(connection: psycopg.Connection[Any], statement: str) -> None:

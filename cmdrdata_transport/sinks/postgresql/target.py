@@ -18,6 +18,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from math import ceil
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, LiteralString
 from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlencode, urlsplit
 
@@ -28,7 +29,13 @@ from cmdrdata_transport.sinks.remote import is_loopback, timeout_of
 if TYPE_CHECKING:
     import psycopg
 
-ENCRYPTED = ("require", "verify-ca", "verify-full")
+VERIFIED = ("verify-ca", "verify-full")
+ENCRYPTED = ("require", *VERIFIED)
+_MODES = ("disable", "allow", "prefer", *ENCRYPTED)
+
+_FILES = ("sslrootcert", "sslcert", "sslkey", "sslcrl")
+_AUTHORITIES = Path("~/.postgresql/root.crt")
+"""Where libpq looks when nothing is said."""
 
 PARAMETERS = frozenset(
     {
@@ -44,6 +51,14 @@ PARAMETERS = frozenset(
 
 _NOT_OF_THE_IDENTITY = frozenset({"timeout", "application_name", "sslpassword"})
 _EXAMPLE = "postgresql://user@host/database"
+
+_FOR_NOW = (
+    *("the database system is", "too many", "remaining connection slots", "terminating connection"),
+    "cannot connect now",
+)
+"""What a server says that is there, and lets nobody in for the moment."""
+
+RIGHTS = "see Rights in docs/postgresql.md"
 
 
 class NotAllowed(Unavailable, Unauthorized):
@@ -112,11 +127,17 @@ def refusal_of(error: psycopg.Error) -> Unavailable:
     """What to raise for an error of the driver that says nothing about an event."""
     state = error.sqlstate
     if state is None:
-        words = " ".join(str(error).split())[:300]
+        # Each way that was tried says the same, as a rule.
+        told = str(error).removeprefix("connection failed: ").removeprefix("connection is bad: ")
+        words = " ".join(dict.fromkeys(" ".join(line.split()) for line in told.splitlines()))[:300]
         # Libpq tells these apart in words only: the server has spoken, so it is there.
-        return (NotAllowed if "FATAL: " in words or "authentication" in words else Unavailable)(words)
+        spoken = "FATAL: " in words or "authentication" in words
+        refused = spoken and not any(each in words for each in _FOR_NOW)
+        return (NotAllowed if refused else Unavailable)(words)
     words = error.diag.message_primary or type(error).__name__
-    return (NotAllowed if state.startswith("28") or state in ("42501", "25006") else Unavailable)(words)
+    if state == "42501":
+        return NotAllowed(f"{words}; {RIGHTS}")
+    return (NotAllowed if state.startswith("28") or state == "25006" else Unavailable)(words)
 
 
 @contextmanager
@@ -190,6 +211,7 @@ def _read(url: SplitResult, environ: Mapping[str, str]) -> tuple[Target, bool]:
     parameters = {**{name: value for name, value in parts.items() if value}, **parameters}
     insecure = stated.get("insecure") == "1"
     parameters |= _safety(parameters, environ, shown, insecure=insecure)
+    _check_files(parameters, environ, shown)
     if password:
         parameters["password"] = password
     parameters.setdefault("application_name", "cmdrdata-transport")
@@ -223,6 +245,8 @@ def _safety(
     named = [(parameters.get(name), environ.get(f"PG{name.upper()}")) for name in ("hostaddr", "host")]
     hosts = next((stated or inherited for stated, inherited in named if stated or inherited), "")
     mode = parameters.get("sslmode") or environ.get("PGSSLMODE")
+    if mode is not None and mode not in _MODES:
+        raise TrackingSetupError(f"{shown}: there is no sslmode={mode}; write one of {', '.join(_MODES)}")
     if not hosts:
         # Libpq takes a socket, which knows no TLS whatever is asked; or what a service file says.
         return {"sslmode": mode if mode in ENCRYPTED else "require"}
@@ -237,3 +261,17 @@ def _safety(
         )
     # Encrypted Kerberos would do as well, but not as a way around TLS that nobody asked for.
     return {"sslmode": mode or "require", "gssencmode": parameters.get("gssencmode", "disable")}
+
+
+def _check_files(parameters: Mapping[str, str], environ: Mapping[str, str], shown: str) -> None:
+    """Raise `TrackingSetupError` for a file of TLS that is not there, and where nobody is trusted."""
+    named = {name: parameters.get(name) or environ.get(f"PG{name.upper()}", "") for name in _FILES}
+    for name, path in named.items():
+        if path and path != "system" and not Path(path).is_file():
+            raise TrackingSetupError(f"{shown}: there is no file {path} ({name}=)")
+    mode = parameters.get("sslmode") or environ.get("PGSSLMODE")
+    if mode in VERIFIED and not named["sslrootcert"] and not _AUTHORITIES.expanduser().is_file():
+        raise TrackingSetupError(
+            f"{shown}: with sslmode={mode} say which authority to trust: sslrootcert=/path/to/ca.pem, or "
+            "sslrootcert=system for those that this machine trusts"
+        )

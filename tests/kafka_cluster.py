@@ -36,6 +36,7 @@ _FUNCTIONS: dict[str, tuple[Any, list[Any]]] = {
         _INT,
         [_POINTER, _TEXT, ctypes.c_int32, ctypes.c_int16, ctypes.c_size_t, _INT],
     ),
+    "rd_kafka_mock_group_initial_rebalance_delay_ms": (None, [_POINTER, ctypes.c_int32]),
     "rd_kafka_mock_broker_set_down": (_INT, [_POINTER, ctypes.c_int32]),
     "rd_kafka_mock_broker_set_up": (_INT, [_POINTER, ctypes.c_int32]),
     "rd_kafka_mock_broker_set_host_port": (_INT, [_POINTER, ctypes.c_int32, _TEXT, _INT]),
@@ -63,6 +64,8 @@ class Cluster:
         self._brokers = range(1, brokers + 1)
         self.hosts: str = self._calls.rd_kafka_mock_cluster_bootstraps(self._cluster).decode()
         self._calls.rd_kafka_mock_topic_create(self._cluster, b"usage", partitions, 1)
+        # A group begins to read at once, and does not wait three seconds for others.
+        self._calls.rd_kafka_mock_group_initial_rebalance_delay_ms(self._cluster, 0)
         self.url = f"kafka://{self.hosts}/usage"
 
     def spoil(self, topic: str, error: int) -> None:

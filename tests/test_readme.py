@@ -14,11 +14,14 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+from kafka_cluster import Cluster
+from receivers import Collector, serving
 
 import cmdrdata_transport
 from cmdrdata_transport import UsageEvent, configure, default_tracker, uninstrument
@@ -123,17 +126,52 @@ def call_the_test(names: Namespace) -> None:
         names["test_acme_pays"](events)
 
 
+@contextmanager
+def nowhere() -> Iterator[str]:
+    """The block needs no server of its own."""
+    yield ""
+
+
+@contextmanager
+def brokers() -> Iterator[str]:
+    """Kafka, in which the one event is."""
+    cluster = Cluster()
+    yield cluster.hosts
+    (message,) = cluster.read(1)
+    assert message.key() == b"acme"
+    cluster.close()
+
+
+@contextmanager
+def collector() -> Iterator[str]:
+    """A receiver of OTLP, which has the one event, and its tokens."""
+    with serving(Collector()) as server:
+        yield server.url.rpartition("/")[2]
+        assert len(server.ids()) == 1
+        tokens = server.points("gen_ai.client.token.usage")
+        assert [labels["gen_ai.token.type"] for labels, _ in tokens] == ["input", "output"]
+
+
+def billed_once(names: Namespace) -> None:
+    """The reader has the event."""
+    (event,) = names["billed"].values()
+    assert (event["customer_id"], event["usage_status"]) == ("acme", "complete")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
     """What else is done with a block, and the events that must be in the ledger then, in any order.
 
     An event is told as "customer, requested model, usage_status", and its metadata if it has any.
-    `claimed`: only the hosts of tables are metered, so a table has to name this one.
+    `claimed`: only the hosts of tables are metered, so a table has to name this one. `server` is what
+    the block reaches `at` an address, which is not there.
     """
 
     events: tuple[str, ...]
     then: Callable[[Namespace], None] = nothing
     claimed: bool = False
+    server: Callable[[], AbstractContextManager[str]] = nowhere
+    at: str = ""
 
 
 HERE = ProviderTable(id="openai", hosts=("127.0.0.1",), endpoints=ENDPOINTS)
@@ -197,6 +235,10 @@ RECIPES = {
     "Other clients, other servers": Recipe(events=("acme llama-3.3-70b-versatile complete",)),
     "By hand": Recipe(events=("acme amazon.nova-pro-v1:0 complete",)),
     "Tests of your application": Recipe(events=(), then=call_the_test),
+    "Kafka": Recipe(
+        events=("acme gpt-5-mini complete",), then=billed_once, server=brokers, at="localhost:9092"
+    ),
+    "OpenTelemetry": Recipe(events=("acme gpt-5-mini complete",), server=collector, at="localhost:4318"),
     "AWS Lambda and the like": Recipe(
         events=("acme gpt-5-mini complete", "globex gpt-5-mini complete"), then=invoke
     ),
@@ -230,11 +272,14 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         uninstrument()
 
 
-def run(block: Block, then: Callable[[Namespace], None] = nothing) -> None:
+def run(block: Block, then: Callable[[Namespace], None] = nothing, at: str = "", address: str = "") -> None:
     """Run a block as the program that it is, and let go of its clients."""
     names: Namespace = {"__name__": "recipe"}
-    # One recipe names a server of its reader's, which is not there.
+    # Some recipes name a server of their reader's, which is not there.
     source = block.text.replace("http://127.0.0.1:8000", os.environ["GROQ_BASE_URL"])
+    if at:
+        assert at in source
+        source = source.replace(at, address)
     exec(compile(source, f"README.md: {block.heading}", "exec"), names)
     then(names)
     for value in list(names.values()):
@@ -266,8 +311,9 @@ def test_recipes(block: Block, home: Path) -> None:
     recipe = RECIPES[block.heading]
     if recipe.claimed:
         configure(providers=[HERE])
-    run(block, recipe.then)
-    assert sorted(recorded(home)) == sorted(recipe.events)
+    with recipe.server() as address:
+        run(block, recipe.then, recipe.at, address)
+        assert sorted(recorded(home)) == sorted(recipe.events)
 
 
 # --- the first screen ---

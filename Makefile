@@ -17,7 +17,7 @@ help:
 	@echo "make test       the tests, in a few minutes"
 	@echo "make test-full  and the long ones, with older SDKs and newer Pythons too"
 	@echo "make check      lint, types, and how much of the code the tests reach"
-	@echo "make bench      what metering costs, beside the same call without it"
+	@echo "make bench      what metering and delivery cost, beside the same without them"
 	@echo "make clean      remove everything that these made"
 
 demo: $(VENV)/demo.installed
@@ -56,8 +56,10 @@ coverage: $(VENV)/check.installed
 	@rm -f .coverage.*
 	$(BIN)/coverage report
 
+# The second needs a PostgreSQL server, the machine's or the one that the tests' dependencies bring.
 bench: $(VENV)/test.installed
 	$(BIN)/python benchmarks/overhead.py
+	$(BIN)/python benchmarks/delivery.py
 
 clean:
 	rm -rf $(VENV) .envs .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist

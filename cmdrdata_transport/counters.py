@@ -55,7 +55,7 @@ WARNINGS: dict[str, str] = {
     "torn": "a journal record was damaged and set aside",
     "rejected": "a sink refused an event; it is in the dead-letter file",
     "unavailable": "a sink cannot be reached; its events wait in the journal",
-    "unauthorized": "a sink refused our key; its events wait in the journal",
+    "unauthorized": "a sink refused our key, our user or its rights; its events wait in the journal",
 }
 
 

@@ -33,6 +33,6 @@ REMEDIES: Mapping[str, str] = {
     "torn": "Look at the disk; then remove the .torn files there",
     "rejected": "See dead/ in home: event and reason. Put it right, then cmdrdata-transport replay",
     "unavailable": "Look at the sink; the log says which and why",
-    "unauthorized": "Put CMDRDATA_API_KEY right",
+    "unauthorized": "Put the key, the password or the rights right; the log says which sink, and why",
 }
 """By the name of what was counted."""

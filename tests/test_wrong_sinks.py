@@ -432,3 +432,31 @@ def test_a_database_that_lets_nobody_in(
         said = typed(tmp_path / "new", *words.split(), sinks=url)
         assert says in said
         assert password not in said
+
+
+def test_a_table_of_somebody_else_is_no_ledger(tmp_path: Path, postgres_server: Server) -> None:
+    """Every command that reads says so; what it is given to deliver waits."""
+    database = postgres_server.new_database()
+    with postgres_server.connect(database) as connection:
+        connection.execute("CREATE TABLE usage_events (id int)")
+    url = postgres_server.url(database)
+    for words in ("report", "tail --once", "replay --from-ledger --sink jsonl:///copy.jsonl --yes"):
+        said = typed(tmp_path, *words.split(), "--ledger", url)
+        assert "is not a ledger of ours: its table usage_events is another's" in said
+        assert QUOTED_PASSWORD not in said
+
+
+def test_a_ledger_is_shown_without_its_password(tmp_path: Path, postgres_server: Server) -> None:
+    """Also where it is said what will be done with it."""
+    url = postgres_server.url(postgres_server.new_database())
+    tracker = Tracker([url], home=tmp_path, customer_id="acme")
+    tracker.record(provider="x-ai", usage={"input_tokens": 1})
+    tracker.close(30)
+    done = CliRunner().invoke(
+        app,
+        ["replay", "--from-ledger", "--ledger", url, "--sink", "jsonl:///copy.jsonl", "--yes"],
+        env={"CMDRDATA_HOME": str(tmp_path), "CMDRDATA_SINKS": "", "COLUMNS": "200"},
+    )
+    assert done.exit_code == 0, done.output
+    assert f"1 events of {url.replace(f':{QUOTED_PASSWORD}', '')} go to jsonl:///copy.jsonl" in done.output
+    assert QUOTED_PASSWORD not in done.output

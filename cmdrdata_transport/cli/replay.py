@@ -78,8 +78,10 @@ def from_ledger(
 ) -> bool:
     """Send a ledger's events of a time to a sink; whether it has taken all of them."""
     outlet = open_sink(sink, home=home, environ=os.environ)
-    if not ledger.startswith("/") and "://" in ledger:
-        _not_itself(open_sink(ledger, home=home, environ=os.environ).identity, outlet.identity)
+    shown = ledger  # as it was typed, but for what is secret in it
+    if "://" in ledger:
+        shown = open_sink(ledger, home=home, environ=os.environ).identity
+        _not_itself(shown, outlet.identity)
     with Ledger.open(ledger, home=home) as opened:
         total = _total(opened, since, until)
         times = "".join(
@@ -87,7 +89,7 @@ def from_ledger(
             for word, moment in (("since", since), ("until", until))
             if moment
         )
-        said = f"{number(total)} events{times} of {ledger} go to {outlet.identity}"
+        said = f"{number(total)} events{times} of {shown} go to {outlet.identity}"
         if not outlet.keyed:
             said += ", which has events twice that it has already"
         out.print(Text(printable(said)), soft_wrap=True)
@@ -98,9 +100,9 @@ def from_ledger(
             return False
         with (
             closing(_lines(opened, since, until, cut)) as lines,
-            bars(err) as shown,
+            bars(err) as moving,
         ):
-            task = shown.add_task(printable(outlet.identity), total=total)
+            task = moving.add_task(printable(outlet.identity), total=total)
             written, stopped = copy(
                 home,
                 lines,
@@ -108,7 +110,7 @@ def from_ledger(
                 identity=outlet.identity,
                 environ=os.environ,
                 timeout=timeout,
-                progress=lambda more: shown.advance(task, more),
+                progress=lambda more: moving.advance(task, more),
             )
     if stopped is None:
         out.print(f"{number(written)} sent")

@@ -14,7 +14,7 @@ from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any, LiteralString
 
 from cmdrdata_transport.errors import TrackingSetupError, Unavailable
-from cmdrdata_transport.ledger.query import Bounds, Words, between, durations, sums
+from cmdrdata_transport.ledger.query import COLUMNS, Bounds, Words, between, durations, sums
 from cmdrdata_transport.sinks.postgresql.rows import storable
 from cmdrdata_transport.sinks.postgresql.schema import columns
 from cmdrdata_transport.sinks.postgresql.target import Target, connect, refusal_of, transaction
@@ -61,9 +61,14 @@ class PostgresReader:
         self._connection = connect(target, target.timeout)
         with ExitStack() as undo:
             undo.callback(self.close)
-            if not self.columns():
+            known = self.columns()
+            if not known:
                 raise TrackingSetupError(
                     f"there is no ledger in {target.identity}: nothing has been delivered to it yet"
+                )
+            if not known.issuperset(COLUMNS):
+                raise TrackingSetupError(
+                    f"{target.identity} is not a ledger of ours: its table usage_events is another's"
                 )
             undo.pop_all()
 

@@ -15,6 +15,9 @@ from cmdrdata_transport.sinks.columns import TEXTS
 Bounds = tuple[int | None, int | None]
 """From when on and until before when, in microseconds since 1970."""
 
+COLUMNS = frozenset({"seq", "event_id", "at", "event", "customer_id"})
+"""Those that every version of a ledger has; a table of this name without them is another's."""
+
 _FIELDS = frozenset({*TEXTS, "streaming", "status_code", "attempt"}) - {"timestamp", "provider_cost"}
 
 

@@ -12,13 +12,10 @@ from typing import Any
 from urllib.parse import quote
 
 from cmdrdata_transport.errors import TrackingSetupError, Unavailable
-from cmdrdata_transport.ledger.query import Bounds, Words, between, durations, sums
+from cmdrdata_transport.ledger.query import COLUMNS, Bounds, Words, between, durations, sums
 from cmdrdata_transport.sinks.sqlite import columns
 
 FETCHED = 500
-
-_NEEDED = ("seq", "event_id", "at", "event", "customer_id")
-"""Columns that every version has made."""
 
 _WORDS = Words(
     bound="?",
@@ -119,7 +116,7 @@ def _opened(path: Path) -> sqlite3.Connection:
             raise TrackingSetupError(f"{path} cannot be read as a ledger: {error}") from None
         if not known:
             raise TrackingSetupError(f"{path} is not a ledger: it has no table usage_events")
-        if not known.issuperset(_NEEDED):
+        if not known.issuperset(COLUMNS):
             raise TrackingSetupError(f"{path} is not a ledger of ours: its table usage_events is another's")
         undo.pop_all()
     return connection

@@ -30,6 +30,7 @@ import pytest
 from cmdrdata_transport.delivery import drain
 from cmdrdata_transport.demo.loopback import Answer, Call, Loopback
 from cmdrdata_transport.demo.provider import Provider
+from cmdrdata_transport.errors import TrackingSetupError, Unavailable
 from cmdrdata_transport.ledger import Ledger
 from cmdrdata_transport.segments import backlog
 
@@ -104,6 +105,7 @@ class Fleet:
     chance: random.Random
     provider: Provider
     receiver: Receiver
+    ledger: str = LEDGER
     options: dict[str, Any] = field(default_factory=dict)
     first: str = ""
     kills: int = 0
@@ -244,7 +246,7 @@ class Fleet:
         assert seen
         assert self.kills
         self._drain()
-        with Ledger.open(LEDGER, home=self.home) as ledger:
+        with Ledger.open(self.ledger, home=self.home) as ledger:
             stored = [entry.event for entry in ledger.events()]
         whole = Counter(each.response_id for each in stored if each.usage_status == "complete")
         assert [each for each in seen if whole[each] != 1] == []
@@ -264,6 +266,9 @@ class Fleet:
 
     def _deliveries(self) -> tuple[int, int, int]:
         """What changes when somebody delivers."""
+        if self.ledger != LEDGER:
+            with suppress(TrackingSetupError, Unavailable), Ledger.open(self.ledger) as ledger:
+                return self.receiver.calls, ledger.last(), 0
         with suppress(FileNotFoundError):
             log = (self.home / "usage.db-wal").stat()
             return self.receiver.calls, log.st_size, log.st_mtime_ns
@@ -308,7 +313,9 @@ def _visit(port: int, stopped: threading.Event) -> None:
 
 
 @contextmanager
-def fleet(home: Path, seed: int, *, failing: bool = False, **options: Any) -> Iterator[Fleet]:
+def fleet(
+    home: Path, seed: int, *, ledger: str = LEDGER, failing: bool = False, **options: Any
+) -> Iterator[Fleet]:
     """A fleet without applications yet, beside a provider on this machine.
 
     Its sink is the ledger, and with `failing` a receiver, too, that fails half of the time.
@@ -316,13 +323,14 @@ def fleet(home: Path, seed: int, *, failing: bool = False, **options: Any) -> It
     provider = Provider(seed=seed, gzipped=0.3)
     receiver = Receiver(random.Random(seed))
     with Loopback(provider) as server, Loopback(receiver) as receiving:
-        sinks = [LEDGER, f"{receiving.url}/events"] if failing else [LEDGER]
+        sinks = [ledger, f"{receiving.url}/events"] if failing else [ledger]
         made = Fleet(
             home=home,
             url=server.url,
             chance=random.Random(seed),
             provider=provider,
             receiver=receiver,
+            ledger=ledger,
             options={"sinks": sinks, **options},
         )
         made.notes.touch()

@@ -21,6 +21,7 @@ from typing import Any
 
 import pytest
 from kafka_cluster import Cluster
+from postgres import running
 from receivers import Collector, serving
 
 import cmdrdata_transport
@@ -143,6 +144,17 @@ def brokers() -> Iterator[str]:
 
 
 @contextmanager
+def database() -> Iterator[str]:
+    """A PostgreSQL, in which the one event is."""
+    with running() as server:
+        name = server.new_database()
+        yield server.url(name).removeprefix("postgresql://")
+        with server.connect(name) as connection:
+            told = connection.execute("SELECT customer_id, usage_status FROM usage_events").fetchall()
+        assert told == [("acme", "complete")]
+
+
+@contextmanager
 def collector() -> Iterator[str]:
     """A receiver of OTLP, which has the one event, and its tokens."""
     with serving(Collector()) as server:
@@ -235,6 +247,7 @@ RECIPES = {
     "Other clients, other servers": Recipe(events=("acme llama-3.3-70b-versatile complete",)),
     "By hand": Recipe(events=("acme amazon.nova-pro-v1:0 complete",)),
     "Tests of your application": Recipe(events=(), then=call_the_test),
+    "PostgreSQL": Recipe(events=(), server=database, at="meter:secret@localhost/usage"),
     "Kafka": Recipe(
         events=("acme gpt-5-mini complete",), then=billed_once, server=brokers, at="localhost:9092"
     ),

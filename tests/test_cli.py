@@ -394,6 +394,15 @@ def test_drain_forgets_a_sink(home: Path) -> None:
     assert backlog(home / "journal") == []
 
 
+def test_drain_forgets_a_sink_however_it_was_typed(home: Path) -> None:
+    """With its password, as it stands in the environment: the journal does not know that, nor is it shown."""
+    with journaled(home, EVENTS, "postgresql://u@h/db"):
+        pass
+    result = typed("drain", "--forget", "postgres://u:s3cret@h/db?timeout=5")
+    assert (result.exit_code, result.stdout) == (0, "postgresql://u@h/db: 6 events given up\n")
+    assert backlog(home / "journal") == []
+
+
 def test_drain_forgets_nothing_of_a_misspelt_sink(home: Path) -> None:
     """For a sink of another name nothing is given up; the names that there are, are told."""
     with journaled(home, EVENTS, "callable:bill"):

@@ -127,8 +127,8 @@ def test_events_wait_for_the_right_key(
         assert not setup.delivery.flush(1.5)
     (record,) = caplog.records
     assert record.getMessage() == (
-        "unauthorized: 1 more, a sink refused our key, our user or its rights; its events wait in the journal "
-        f"({api.url}: status {status})"
+        "unauthorized: 1 more, a sink refused our key, our user or its rights; its events wait in the "
+        f"journal ({api.url}: status {status})"
     )
     assert not (tmp_path / "dead").exists()
     assert sum(each.events for each in setup.delivery.backlog()) == 10

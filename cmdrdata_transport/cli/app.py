@@ -259,7 +259,7 @@ def drain(
             # What the application means by it, also where that is not there yet, or another user's.
             command.keep_on(err, home=tracker.wanted_home)
         elif forget is not None:
-            good = command.give_up(out, home=where, sink=forget)
+            good = command.give_up(out, home=where, sink=reading.identity_of(forget, where))
         else:
             good = command.show(out, err, home=where, timeout=timeout)
     _end(good=good)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -77,6 +78,13 @@ def _place_of(ledger: str, home: Path) -> Path | str:
     if ledger.startswith(READABLE):
         return open_sink(ledger, home=home, environ=os.environ).identity
     return Path(ledger).absolute()
+
+
+def identity_of(sink: str, home: Path) -> str:
+    """What a journal calls a sink, however it was typed; what is none is taken for such a name itself."""
+    with suppress(TrackingSetupError):
+        return open_sink(sink, home=home, environ=os.environ).identity
+    return sink
 
 
 def say(err: Console, text: str) -> None:

@@ -13,7 +13,7 @@ from textwrap import dedent
 from typing import Any
 
 import pytest
-from journals import event_of, once, program, run, set_up
+from journals import APPLICATION, application, event_of, once, program, run, set_up
 
 from cmdrdata_transport import Tracker
 from cmdrdata_transport.delivery import drain
@@ -148,46 +148,6 @@ def common(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("TMPDIR", str(made / "tmp"))
     yield made
     shutil.rmtree(made, ignore_errors=True)
-
-
-APPLICATION = """
-import httpx, logging
-import cmdrdata_transport.sinks.jsonl, cmdrdata_transport.sinks.sqlite  # while this user may read them
-from cmdrdata_transport import Tracker
-from cmdrdata_transport.doctor import examine
-from cmdrdata_transport.httpx import TrackedTransport
-BODY = {
-    "id": "chatcmpl-1", "object": "chat.completion", "model": "gpt-5",
-    "choices": [{"index": 0, "message": {"role": "assistant", "content": "Hello"}, "finish_reason": "stop"}],
-    "usage": {"prompt_tokens": 10, "completion_tokens": 2, "total_tokens": 12},
-}
-warned = Counter()
-class Listener(logging.Handler):
-    def emit(self, record): warned[record.getMessage().partition(":")[0]] += 1
-logging.getLogger("cmdrdata_transport").addHandler(Listener())
-def calling(tracker):
-    answer = httpx.MockTransport(lambda request: httpx.Response(200, json=BODY))
-    return httpx.Client(transport=TrackedTransport(answer, tracker=tracker, customer_id="acme"))
-def call(client, number):
-    for _ in range(number):
-        got = client.post("https://api.openai.com/v1/chat/completions", json={"model": "gpt-5"})
-        assert (got.status_code, got.json()) == (200, BODY)
-def give_up_rights():
-    os.setgroups([])
-    os.setgid(65534)
-    os.setuid(65534)
-    os.environ["HOME"] = str(home)
-"""
-
-
-def application(code: str, home: Path, *arguments: str) -> str:
-    """What such a program prints, whose calls have to be as without us."""
-    return run(APPLICATION + dedent(code), home, *arguments)
-
-
-def numbers(counted: dict[str, int], *names: str) -> dict[str, int]:
-    """Some of the counts."""
-    return {name: counted[name] for name in names if name in counted}
 
 
 @needs_root

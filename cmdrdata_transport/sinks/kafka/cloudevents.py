@@ -32,8 +32,6 @@ _START = re.compile(
 """How an event begins that states all we need at once: to read the whole of it would take longer than to
 send it. Any other event is read."""
 
-_OWN = b'"id":"%b","time":"%b","subject":"%b"'
-
 _ENVELOPE = (
     encode({"specversion": "1.0", "source": SOURCE, "type": TYPE, "datacontenttype": "application/json"})[:-1]
     + b","
@@ -43,7 +41,9 @@ _ENVELOPE = (
 def message_of(line: bytes) -> tuple[bytes | None, bytes]:
     """A message's key and value: the customer, and the event in its envelope. Raises `Rejected`."""
     if (start := _START.match(line)) is not None and line.endswith(b"}"):
-        return start[3], b"".join((_ENVELOPE, _OWN % start.groups(), b',"data":', line, b"}"))
+        event_id, at, customer = start.groups()
+        own = (b'"id":"', event_id, b'","time":"', at, b'","subject":"', customer)
+        return customer, b"".join((_ENVELOPE, *own, b'","data":', line, b"}"))
     try:
         event: dict[str, Any] = decode(line)
         event_id, timestamp, customer = event["event_id"], event["timestamp"], event.get("customer_id")
@@ -51,9 +51,9 @@ def message_of(line: bytes) -> tuple[bytes | None, bytes]:
         raise Rejected("it is not an event") from None
     if not (isinstance(event_id, str) and isinstance(timestamp, str) and isinstance(customer, _TEXT_OR_NONE)):
         raise Rejected("its event_id, timestamp or customer_id is no text")
-    own = {"id": event_id, "time": timestamp}
+    attributes = {"id": event_id, "time": timestamp}
     if customer:
-        own["subject"] = customer
+        attributes["subject"] = customer
     key = customer.encode("utf-8", "replace") if customer else None
     # Put together as text, for the event to come into it as it is.
-    return key, b"".join((_ENVELOPE, encode(own)[1:-1], b',"data":', line, b"}"))
+    return key, b"".join((_ENVELOPE, encode(attributes)[1:-1], b',"data":', line, b"}"))

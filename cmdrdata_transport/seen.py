@@ -22,6 +22,7 @@ from time import time
 from zlib import crc32
 
 from cmdrdata_transport import forks
+from cmdrdata_transport.greenlets import apart
 from cmdrdata_transport.identity import is_derived
 
 KEPT_SECONDS = 400 * 24 * 3600
@@ -61,7 +62,8 @@ class Seen:
             return set()
         with self._in_use:
             try:
-                return self._look_up({place: (keyed[place], crc32(lines[place])) for place in keyed}, sink)
+                keys = {place: (keyed[place], crc32(lines[place])) for place in keyed}
+                return apart(self._look_up, keys, sink)
             except (sqlite3.Error, OSError) as error:
                 self._count("seen_unknown", type(error).__name__)
                 return set()

@@ -10,6 +10,7 @@ from __future__ import annotations
 import threading
 from typing import Literal
 
+from cmdrdata_transport.greenlets import apart
 from cmdrdata_transport.journal import Journal
 
 SYNC_SECONDS = 0.1
@@ -48,5 +49,5 @@ class Syncing:
 
     def _run(self, stopped: threading.Event) -> None:
         while not (stopped.wait(SYNC_SECONDS) or self.dropped or stopped is not self._wake):
-            self._journal.sync()
-        self._journal.sync()
+            apart(self._journal.sync)
+        apart(self._journal.sync)

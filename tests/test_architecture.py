@@ -40,7 +40,7 @@ FLOORS = (
     {"sinks"},
     {"journal", "seen"},
     {"counters", "segments"},
-    {"descriptors", "forks"},
+    {"descriptors", "forks", "greenlets"},
     {"meter", "stated", "tee"},
     {"draining"},
     {"recorder"},

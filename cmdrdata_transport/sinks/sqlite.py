@@ -12,7 +12,6 @@ from __future__ import annotations
 import contextlib
 import os
 import sqlite3
-import sys
 import threading
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -24,15 +23,13 @@ from urllib.parse import SplitResult
 from cmdrdata_transport import forks
 from cmdrdata_transport.errors import Rejected, Unavailable
 from cmdrdata_transport.event import FRACTIONAL_UNITS, UNITS
+from cmdrdata_transport.greenlets import apart
 from cmdrdata_transport.sinks import Damaged, file_of
 from cmdrdata_transport.sinks.columns import NUMBERS, TEXTS, event_in, microseconds, moment_of
 from cmdrdata_transport.sinks.damage import is_damage, opening, renew
 
 PATIENCE_SECONDS = 5.0
 """How long a batch waits for another process's transaction; commits take milliseconds."""
-
-GREENLETS_SECONDS = 0.1
-"""The same where threads are gevent's greenlets: SQLite waits in C, and all of them with it."""
 
 MIGRATIONS: tuple[tuple[str, ...], ...] = (
     (
@@ -127,15 +124,14 @@ class SqliteOutlet:
             Damaged: it is a ledger, and damaged.
         """
         rows = [row_of(line) for line in lines]
-        longest = GREENLETS_SECONDS if _threads_are_greenlets() else PATIENCE_SECONDS
-        patience = longest if timeout is None else min(timeout, longest)
+        patience = PATIENCE_SECONDS if timeout is None else min(timeout, PATIENCE_SECONDS)
         if self._path in _UNSAFE:
             raise Unavailable(
                 "its files were closed, or this process forked, while it was in use; another will deliver"
             )
         with self._in_use:
             try:
-                self._insert(rows, patience)
+                apart(self._insert, rows, patience)
             except _UNSTORABLE as error:
                 raise Rejected(f"it cannot be stored: {type(error).__name__}") from None
             except (sqlite3.Error, OSError) as error:
@@ -255,11 +251,6 @@ def row_of(line: bytes) -> tuple[Any, ...]:
     event = event_in(line)
     at = microseconds(moment_of(event.get("timestamp")))
     return (event["event_id"], at, line.decode(), *map(event.get, _FIELDS))
-
-
-def _threads_are_greenlets() -> bool:
-    monkey = sys.modules.get("gevent.monkey")
-    return monkey is not None and bool(monkey.is_module_patched("threading"))
 
 
 def _storable(row: tuple[Any, ...]) -> list[Any]:

@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import SplitResult
 
 from cmdrdata_transport.errors import Rejected, TrackingSetupError, Unavailable
+from cmdrdata_transport.greenlets import apart
 from cmdrdata_transport.sinks.kafka.cloudevents import HEADERS, message_of
 from cmdrdata_transport.sinks.kafka.target import Target, target_of
 from cmdrdata_transport.sinks.kafka.verdicts import REFUSED, trouble_of
@@ -176,7 +177,7 @@ class KafkaOutlet:
         from confluent_kafka import KafkaException  # noqa: PLC0415 - see `_connect`
 
         try:
-            return producer.flush(seconds) > 0
+            return apart(producer.flush, seconds) > 0
         except KafkaException as error:
             self._heard.append(error.args[0])
             return True

@@ -442,7 +442,7 @@ class Lane:
     def _look_after_files(self) -> None:
         if self._files.is_lost():
             self._counters.count("files_closed", self.identity)
-            self._journal.close()  # its number is high, so nobody has it soon; and now nobody will write to it
+            self._journal.close()  # its number is a high one, which nobody has so soon
             self._drop_claims()
             self._outlet.forget()
 

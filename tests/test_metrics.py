@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -143,6 +145,19 @@ def test_any_name_is_a_label(text: str) -> None:
     found = samples(openmetrics(made))
     assert found["cmdrdata_events_total", text, text] == 1
     assert found["cmdrdata_lag_seconds", text] == 0.5
+
+
+@pytest.mark.parametrize("form", ["openmetrics", "json", "table"])
+def test_any_name_is_printed_anywhere(tmp_path: Path, form: str) -> None:
+    """Programs read UTF-8, whatever the encoding of a terminal is; a table escapes what that lacks."""
+    Tallies(tmp_path, tracker="default", service="Zoë").keep({"events": 3}, now=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "cmdrdata_transport", "stats", "--format", form, "--home", str(tmp_path)],
+        env={**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0", "CMDRDATA_SINKS": LEDGER},
+        capture_output=True,
+        check=True,
+    )
+    assert ("Zo\\xeb" if form == "table" else "Zoë").encode() in done.stdout
 
 
 def test_a_home_without_anything(tmp_path: Path) -> None:

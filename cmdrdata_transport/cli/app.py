@@ -403,4 +403,6 @@ def stats(
         elif output is not None:
             command.write(output, command.TEXTS[form.value](found))
         else:
-            typer.echo(command.TEXTS[form.value](found), nl=False)
+            typer.echo(
+                command.TEXTS[form.value](found).encode(), nl=False
+            )  # whatever the terminal's encoding

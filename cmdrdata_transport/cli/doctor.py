@@ -84,7 +84,7 @@ def as_json(*, home: Path | None) -> bool:
         "calls": [asdict(each) for each in proofs.calls],
         "losses": proofs.losses,
     }
-    typer.echo(json.dumps(said, ensure_ascii=False, indent=2))
+    typer.echo(json.dumps(said, ensure_ascii=False, indent=2).encode())
     return good
 
 

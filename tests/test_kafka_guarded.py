@@ -137,11 +137,11 @@ def test_a_wrong_password_is_unauthorized(tmp_path: Path, cluster: Cluster, mech
 @pytest.mark.parametrize(
     ("files", "says"),
     [
-        ("ca=none.pem", r"none.pem \(ca=\): No such file"),
-        ("ca={directory}", r"\(ca=\): Is a directory"),
-        ("ca={text}", r"\(ca=\) holds no certificate in PEM"),
-        ("cert={authority}", r"\(cert=\) holds no certificate in PEM with its key"),
-        ("cert={cert}&key={other}", r"\(cert=\) holds no certificate in PEM with its key"),
+        ("ca=none.pem", r"none.pem \(\?ca=\): No such file"),
+        ("ca={directory}", r"\(\?ca=\): Is a directory"),
+        ("ca={text}", r"\(\?ca=\) holds no certificate in PEM"),
+        ("cert={authority}", r"\(\?cert=\) holds no certificate in PEM with its key"),
+        ("cert={cert}&key={other}", r"\(\?cert=\) holds no certificate in PEM with its key"),
         ("key={other}", r"name that with \?cert="),
     ],
 )

@@ -148,6 +148,38 @@ def test_what_may_not_have_arrived_is_sent_again_by_the_same_key(
         setup.delivery.close(1)
 
 
+@pytest.mark.parametrize(
+    "answer",
+    [b"\x00\x00\x06\x04\x00\x00\x00\x00\x00\x00\x05\x00\x00\x40\x00", b"SSH-2.0-OpenSSH_9.6\r\n\r\n"],
+)
+def test_what_speaks_no_http_is_told_of(tmp_path: Path, answer: bytes) -> None:
+    """As at the port of OTLP over gRPC, which begins with a frame of HTTP/2."""
+    with Crooked((answer,)).serving() as receiver:
+        outlet = open_sink(receiver.url, home=tmp_path, environ={})
+        with pytest.raises(Unavailable, match=r"it speaks no HTTP/1\.1 there: is the port right"):
+            outlet.send([line_of(1)])
+        outlet.close()
+
+
+@RECEIVERS
+def test_a_handshake_that_never_ends_is_given_up(tmp_path: Path, receiver: Callable[..., Any]) -> None:
+    """A port that takes connections and says nothing holds a POST no longer than it may take."""
+    with receiver() as server:  # which listens, and accepts nobody
+        url = server.url.replace("http://", "https://")
+        outlet = open_sink(f"{url}?timeout=0.2", home=tmp_path, environ={})
+        with pytest.raises(Unavailable, match=r"^ConnectTimeout$"):
+            outlet.send([line_of(1)])
+        outlet.close()
+
+
+@pytest.mark.parametrize("name", ["CERTIFICATE", "CLIENT_CERTIFICATE", "CLIENT_KEY"])
+def test_a_file_that_the_environment_names_wrongly_is_named(tmp_path: Path, name: str) -> None:
+    """With the variable that names it, since no option does."""
+    variable = f"OTEL_EXPORTER_OTLP_{name}"
+    with pytest.raises(TrackingSetupError, match=rf"\b{variable}\b"):
+        open_sink("otlp+https://collector", home=tmp_path, environ={variable: "none.pem"})
+
+
 def test_an_answer_that_never_ends_is_an_answer(tmp_path: Path) -> None:
     """Its status has been read: what dribbles in behind it holds the lane no longer than a POST may take."""
     receiver = Crooked()

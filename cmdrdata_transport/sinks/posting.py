@@ -153,6 +153,8 @@ def _kind_of(error: BaseException) -> str:
         if isinstance(below, ssl.SSLError):
             return f"{type(error).__name__}: TLS fails: {below.reason}"
         below = below.__cause__ or below.__context__
+    if str(error).startswith(("illegal status line", "illegal request line")):  # of gRPC, at its port, say
+        return f"{type(error).__name__}: it speaks no HTTP/1.1 there: is the port right?"
     return type(error).__name__
 
 

@@ -44,21 +44,28 @@ def timeout_of(text: str | None, where: str) -> float:
     return timeout
 
 
-def tls_files_of(options: Mapping[str, str], where: str) -> dict[str, str]:
+def tls_files_of(
+    options: Mapping[str, str], where: str, known: Mapping[str, tuple[str, str]] | None = None
+) -> dict[str, str]:
     """The files that `TLS_FILES` name, by option. Each is read once, to see that it is what it should be.
+
+    `known` has, by option, a variable of the environment and the file that it names, for want of the option.
 
     Raises:
         TrackingSetupError: one is not there, or is of another kind; or a key has no certificate.
     """
-    files = {name: options[name] for name in TLS_FILES if name in options}
-    if not files:
-        return files
+    said = {**(known or {}), **{name: (f"?{name}=", options[name]) for name in TLS_FILES if name in options}}
+    if not said:
+        return {}
     import ssl  # noqa: PLC0415 - a hundredth of a second of import, for those who name a file
 
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    files = {name: path for name, (_, path) in said.items()}
     if "key" in files and "cert" not in files:
-        raise TrackingSetupError(f"{where}: ?key= is the key of a certificate: name that with ?cert=")
-    for name, path in files.items():
+        raise TrackingSetupError(
+            f"{where}: {said['key'][0]} is the key of a certificate: name that with ?cert="
+        )
+    for name, (by, path) in said.items():
         try:
             with open(path, "rb"):  # noqa: PTH123 - it says in the error what it was given
                 pass
@@ -67,15 +74,15 @@ def tls_files_of(options: Mapping[str, str], where: str) -> dict[str, str]:
             elif name == "cert":
                 context.load_cert_chain(path, files.get("key"), password="")
         except ssl.SSLError:
-            raise TrackingSetupError(f"{where}: {path} ({name}=) {_NONE[name]}") from None
+            raise TrackingSetupError(f"{where}: {path} ({by}) {_NONE[name]}") from None
         except OSError as error:
-            raise TrackingSetupError(f"{where}: {path} ({name}=): {error.strerror}") from None
+            raise TrackingSetupError(f"{where}: {path} ({by}): {error.strerror}") from None
     return files
 
 
 _NONE = {
     "ca": "holds no certificate in PEM",
-    "cert": "holds no certificate in PEM with its key, which may be in a file of its own (key=)",
+    "cert": "holds no certificate in PEM with its key, which may be in a file of its own (?key=)",
 }
 
 

@@ -19,7 +19,11 @@ SIGNALS = ("logs", "metrics")
 
 OPTIONS = ("signals", "customer", "compression", *TLS_FILES, "timeout", "insecure")
 
-_VARIABLES = {"ca": "CERTIFICATE", "cert": "CLIENT_CERTIFICATE", "key": "CLIENT_KEY"}
+_VARIABLES = {
+    "ca": "OTEL_EXPORTER_OTLP_CERTIFICATE",
+    "cert": "OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE",
+    "key": "OTEL_EXPORTER_OTLP_CLIENT_KEY",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,11 +88,11 @@ def _files(options: Mapping[str, str], scheme: str, environ: Mapping[str, str], 
             raise TrackingSetupError(f"{where} is without TLS: leave out ?{named[0]}=, or write otlp+https")
         return {}
     known = {
-        name: value
+        name: (variable, path)
         for name, variable in _VARIABLES.items()
-        if (value := environ.get(f"OTEL_EXPORTER_OTLP_{variable}", "").strip())
+        if (path := environ.get(variable, "").strip())
     }
-    return tls_files_of({**known, **options}, where)
+    return tls_files_of(options, where, known)
 
 
 def _is_gzipped(signal: str, options: Mapping[str, str], environ: Mapping[str, str], where: str) -> bool:

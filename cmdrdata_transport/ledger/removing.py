@@ -77,22 +77,27 @@ def _in_sqlite(connection: sqlite3.Connection, path: Path, which: Which, *, remo
         found = connection.execute(f"SELECT count(*) FROM usage_events WHERE {condition}", [value])  # noqa: S608 - our own words
         return int(found.fetchone()[0])
     connection.execute("PRAGMA secure_delete = ON")
-    some = f"SELECT seq FROM usage_events WHERE {condition} LIMIT {PIECE}"  # noqa: S608 - see above
-    removed = 0
-    while piece := connection.execute(f"DELETE FROM usage_events WHERE seq IN ({some})", [value]).rowcount:  # noqa: S608
-        removed += piece
-    _checkpoint(connection)
-    if which.customer is not None and holding([path], trace_of(which.customer)):
-        connection.execute("VACUUM")  # where rows were moved, SQLite has left copies of them
-        _checkpoint(connection)
+    # Each piece is looked for where the one before ended, and before anybody has to wait for it.
+    some = f"SELECT seq FROM usage_events WHERE {condition} AND seq > ? ORDER BY seq LIMIT {PIECE}"  # noqa: S608 - see above
+    removed = last = 0
+    while piece := [seq for (seq,) in connection.execute(some, [value, last])]:
+        last = piece[-1]
+        gone = "DELETE FROM usage_events WHERE seq IN (SELECT value FROM json_each(?))"
+        removed += connection.execute(gone, [str(piece)]).rowcount
+    emptied = _checkpoint(connection)
+    if which.customer is not None:
+        if holding([path], trace_of(which.customer)):
+            connection.execute("VACUUM")  # where rows were moved, SQLite has left copies of them
+            emptied = _checkpoint(connection)
+        if not emptied:
+            raise Unavailable("somebody reads the ledger: what was removed is still in the file beside it")
     return removed
 
 
-def _checkpoint(connection: sqlite3.Connection) -> None:
-    """Have the file beside the ledger emptied, which has what was there before."""
+def _checkpoint(connection: sqlite3.Connection) -> bool:
+    """Have the file beside the ledger emptied, which has what was there before; whether that could be done."""
     busy, *_ = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-    if busy:
-        raise Unavailable("somebody reads the ledger: what was removed is still in the file beside it")
+    return not busy
 
 
 def _in_postgresql(ledger: str, which: Which, environ: Mapping[str, str], *, remove: bool) -> int:

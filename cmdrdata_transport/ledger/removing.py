@@ -95,7 +95,7 @@ def _in_sqlite(connection: sqlite3.Connection, path: Path, which: Which, *, remo
 
 
 def _checkpoint(connection: sqlite3.Connection) -> bool:
-    """Have the file beside the ledger emptied, which has what was there before; whether that could be done."""
+    """Have the file beside the ledger emptied, which has what was there before; whether it is."""
     busy, *_ = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
     return not busy
 

@@ -27,11 +27,21 @@ TELLING = 8
 _AT_ONCE = 1024 * 1024
 
 
-def trace_of(customer: str) -> re.Pattern[bytes]:
-    """How a customer stands in an event, a dead letter or a job, all of which are JSON."""
+def trace_of(customer: str, *, anywhere: bool = False) -> re.Pattern[bytes]:
+    """How a customer stands in an event, a dead letter or a job, all of which are JSON.
+
+    `anywhere`: also as a part of something longer, as in the pages of a database, where nothing parts one
+    column from the next.
+    """
     written = re.escape(encode({"": customer})[5:-2])
     named = rb'"(?:customer_id|told)"\s*:\s*"' + written + rb'"'
-    return re.compile(rb"|".join([named, written] if len(written) >= TELLING else [named]))
+    if len(written) < TELLING:
+        return re.compile(named)
+    return re.compile(written if anywhere else rb"|".join([named, _APART % written]))
+
+
+_APART = rb"(?<![\w.:@-])%b(?![\w.:@-])"
+"""By itself: customer-1 is not in customer-10."""
 
 
 def holding(files: Iterable[Path], trace: re.Pattern[bytes]) -> list[Path]:

@@ -222,6 +222,20 @@ def test_any_name_can_be_erased(tmp_path: Path, customer: str) -> None:
     assert holding(tmp_path, written) == []
 
 
+def test_a_customer_is_not_taken_for_another(tmp_path: Path) -> None:
+    """Whose id begins as theirs does, or ends so, keeps everything, and nothing is said to be left."""
+    others = ["customer-10", "old-customer-1", "customer-1.test"]
+    outlets = [open_sink(each, home=tmp_path, environ={}) for each in (LEDGER, "jsonl:///usage.jsonl")]
+    for outlet in outlets:
+        outlet.send([line_of(place, customer_id=each) for place, each in enumerate(["customer-1", *others])])
+        outlet.close()
+    sinks = f"{LEDGER} jsonl:///usage.jsonl"
+    done = typed(tmp_path, "erase", "--customer", "customer-1", "--yes", sinks=sinks)
+    assert done.exit_code == 0, done.output
+    assert customers(tmp_path) == others
+    assert ids_in((tmp_path / "usage.jsonl").read_bytes().splitlines()) == Counter([1, 2, 3])
+
+
 @pytest.mark.parametrize("end", ["\n", ""])
 @pytest.mark.parametrize("theirs", [(0,), (1, 2), (4,), (3, 4), (0, 4), (0, 1, 2, 3, 4), ()])
 def test_lines_that_are_overwritten_are_missed_by_nobody(

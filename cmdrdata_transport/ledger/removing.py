@@ -86,7 +86,7 @@ def _in_sqlite(connection: sqlite3.Connection, path: Path, which: Which, *, remo
         removed += connection.execute(gone, [str(piece)]).rowcount
     emptied = _checkpoint(connection)
     if which.customer is not None:
-        if holding([path], trace_of(which.customer)):
+        if holding([path], trace_of(which.customer, anywhere=True)):
             connection.execute("VACUUM")  # where rows were moved, SQLite has left copies of them
             emptied = _checkpoint(connection)
         if not emptied:

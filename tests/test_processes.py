@@ -273,3 +273,24 @@ def test_children_of_children_and_children_by_the_dozen(tmp_path: Path) -> None:
     for child in range(30):
         expected += once(30, 10_000 + child * 100)
     assert in_ledger(tmp_path) == expected
+
+
+def test_a_thread_that_delivers_imports_no_driver(tmp_path: Path) -> None:
+    """A child that is forked in the middle of an import has half of the module for good."""
+    printed = run(
+        """
+        outlets = [open_sink(sink, home=home, environ={}) for sink in sys.argv[2:]]
+        for outlet in outlets:
+            before = set(sys.modules)
+            try: outlet.send([line_of(0)], 0.5)
+            except Exception: pass  # nobody listens
+            print([name for name in sys.modules if name not in before and not name.startswith("encodings.")])
+        """,
+        tmp_path,
+        LEDGER,
+        LINES,
+        "http://127.0.0.1:1/events",
+        "otlp+http://127.0.0.1:1",
+        "kafka://127.0.0.1:1/usage?insecure=1",
+    )
+    assert printed == "[]\n" * 5

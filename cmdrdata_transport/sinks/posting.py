@@ -57,8 +57,10 @@ class Connections:
 
     def __init__(self, scheme: str, host: str, files: Mapping[str, str], most: int = 1) -> None:
         # Here, where a program is set up, and never beside its calls: the SDK of OpenAI looks into
-        # `sys.modules`, and fails on an httpx that another thread has not imported whole.
+        # `sys.modules`, and fails on an httpx that another thread has not imported whole; and a child that
+        # is forked in the middle of an import has half of the module for good.
         import_module("httpx")
+        import_module("httpcore")
         self._scheme = scheme
         self._host = host
         self._files = files

@@ -19,6 +19,7 @@ import logging
 from collections import deque
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from importlib import import_module
 from importlib.util import find_spec
 from itertools import takewhile
 from pathlib import Path
@@ -61,6 +62,7 @@ def open_url(url: SplitResult, home: Path, environ: Mapping[str, str]) -> KafkaO
         raise TrackingSetupError(
             f"{target.identity} needs a driver: pip install 'cmdrdata-transport[kafka]', or confluent-kafka"
         )
+    import_module("confluent_kafka")  # here, because a fork in the middle of that leaves half of it
     return KafkaOutlet(target)
 
 
@@ -152,7 +154,7 @@ class KafkaOutlet:
         self._reports = {}
 
     def _connect(self) -> Producer:
-        from confluent_kafka import KafkaException, Producer  # noqa: PLC0415 - an extra, on our own thread
+        from confluent_kafka import KafkaException, Producer  # noqa: PLC0415 - an extra
 
         try:
             return Producer({**self._target.settings, "error_cb": self._heard.append}, logger=_SILENCE)

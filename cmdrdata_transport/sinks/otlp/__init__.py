@@ -20,6 +20,7 @@ from __future__ import annotations
 import gzip
 import logging
 from collections.abc import Mapping, Sequence
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from time import monotonic, time, time_ns
@@ -67,6 +68,8 @@ def open_url(url: SplitResult, home: Path, environ: Mapping[str, str]) -> OtlpOu
             f"{target.identity} needs OpenTelemetry's messages: pip install 'cmdrdata-transport[otel]', "
             "or opentelemetry-proto"
         )
+    for signal in ("logs", "metrics"):  # here, because a fork in the middle of that leaves half of it
+        import_module(f"opentelemetry.proto.collector.{signal}.v1.{signal}_service_pb2")
     return OtlpOutlet(target)
 
 

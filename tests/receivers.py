@@ -8,6 +8,7 @@ from __future__ import annotations
 import gzip
 import socket
 import ssl
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -21,10 +22,18 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportM
 from cmdrdata_transport.event import decode
 
 
-class Api(ThreadingHTTPServer):
+class _Receiver(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Say so, unless a client has only hung up."""
+        if not isinstance(sys.exception(), OSError):
+            super().handle_error(request, client_address)
+
+
+class Api(_Receiver):
     """The receiving side, on this machine: answers what it is told to, and keeps what it is sent."""
 
-    daemon_threads = True
     request_queue_size = 64
 
     def __init__(self, tls: ssl.SSLContext | None = None) -> None:
@@ -68,10 +77,8 @@ class _Api(BaseHTTPRequestHandler):
         pass
 
 
-class Collector(ThreadingHTTPServer):
+class Collector(_Receiver):
     """A receiver on this machine: reads what it is sent as OTLP, and answers what it is told to."""
-
-    daemon_threads = True
 
     def __init__(self, tls: ssl.SSLContext | None = None) -> None:
         super().__init__(("127.0.0.1", 0), _Collecting)

@@ -59,8 +59,8 @@ class Connections:
         # Here, where a program is set up, and never beside its calls: the SDK of OpenAI looks into
         # `sys.modules`, and fails on an httpx that another thread has not imported whole; and a child that
         # is forked in the middle of an import has half of the module for good.
-        import_module("httpx")
-        import_module("httpcore")
+        for module in ("httpx", "httpcore", "encodings.idna"):  # the last by names of hosts
+            import_module(module)
         self._scheme = scheme
         self._host = host
         self._files = files

@@ -11,7 +11,6 @@ an id keeps it: what is kept beside the id is a checksum of the record.
 from __future__ import annotations
 
 import contextlib
-import os
 import re
 import sqlite3
 import threading
@@ -22,6 +21,7 @@ from time import time
 from zlib import crc32
 
 from cmdrdata_transport import forks
+from cmdrdata_transport.databases import make_private_file
 from cmdrdata_transport.greenlets import apart
 from cmdrdata_transport.identity import is_derived
 
@@ -89,7 +89,7 @@ class Seen:
 
     def _open(self) -> sqlite3.Connection:
         self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        make_private_file(self._path)
         connection = sqlite3.connect(self._path, timeout=PATIENCE_SECONDS, isolation_level=None)
         with contextlib.ExitStack() as undo:
             undo.callback(connection.close)

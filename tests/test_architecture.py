@@ -49,7 +49,7 @@ FLOORS = (
     {"asking", "batch", "guess"},
     {"body"},
     {"attribution", "providers", "wire"},
-    {"appending", "jobs", "remedies", "tallies", "traces"},
+    {"appending", "databases", "jobs", "remedies", "tallies", "traces"},
     {"event", "identity"},
     {"errors"},
 )

@@ -53,7 +53,7 @@ def renew(
         Unavailable: another process is at it.
         OSError, sqlite3.Error: it cannot be done now; nothing has changed then.
     """
-    with _alone(path) as found:
+    with _alone(path, damaged) as found:
         if found is None or found != damaged:
             return ""
         aside = path.with_name(f"{path.name}.corrupt-{datetime.now(UTC):%Y%m%dT%H%M%SZ}")
@@ -100,8 +100,11 @@ def _wait_for(fd: int, how: int, patience: float) -> None:
 
 
 @contextmanager
-def _alone(path: Path) -> Generator[tuple[int, int] | None]:
-    """The identity of the file at `path`; nobody else sets it aside meanwhile."""
+def _alone(path: Path, damaged: tuple[int, int] | None) -> Generator[tuple[int, int] | None]:
+    """The identity of the file at `path`, if it is the `damaged` one; nobody else sets it aside meanwhile."""
+    if _identity(path) != damaged:  # and is not to be opened but by SQLite: see `databases.py`
+        yield None
+        return
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
@@ -116,6 +119,13 @@ def _alone(path: Path) -> Generator[tuple[int, int] | None]:
         raise Unavailable("the ledger is damaged, and another process sets it aside") from None
     finally:
         _let_go(fd)
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    with contextlib.suppress(OSError):
+        found = path.stat()
+        return found.st_dev, found.st_ino
+    return None
 
 
 def _let_go(fd: int) -> None:

@@ -10,7 +10,6 @@ What is a column is in `columns.py`; one that an event does not fill takes one b
 from __future__ import annotations
 
 import contextlib
-import os
 import sqlite3
 import threading
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
@@ -21,6 +20,7 @@ from typing import Any
 from urllib.parse import SplitResult
 
 from cmdrdata_transport import forks
+from cmdrdata_transport.databases import make_private_file
 from cmdrdata_transport.errors import Rejected, Unavailable
 from cmdrdata_transport.event import FRACTIONAL_UNITS, UNITS
 from cmdrdata_transport.greenlets import apart
@@ -227,7 +227,7 @@ def connect(path: Path, patience: float = PATIENCE_SECONDS) -> sqlite3.Connectio
     """
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     # SQLite would make it readable for everybody; what it puts beside it takes the mode of this one.
-    os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+    make_private_file(path)
     connection = sqlite3.connect(path, timeout=patience, isolation_level=None, check_same_thread=False)
     try:
         _use_wal(connection, patience)

@@ -48,6 +48,8 @@ for line in sys.stdin:
 
 Clocks = Literal["wall", "all"]
 
+DELIVERIES = ("flush", pytest.param("background", marks=pytest.mark.slow))
+
 
 class Receiver:
     """Takes events over connections that can die: with a word, or silently."""
@@ -116,7 +118,7 @@ def hang_up(server: Loopback) -> None:
             peer.shutdown(socket.SHUT_RDWR)
 
 
-@pytest.mark.parametrize("delivery", ["flush", "background"])
+@pytest.mark.parametrize("delivery", DELIVERIES)
 @pytest.mark.parametrize("clocks", ["wall", "all"])
 @pytest.mark.parametrize("dies", ["", "closed", pytest.param("silent", marks=pytest.mark.slow)])
 def test_each_invocation_delivers_its_own(
@@ -136,7 +138,7 @@ def test_each_invocation_delivers_its_own(
                 receiver.silent_up_to = receiver.last
 
 
-@pytest.mark.parametrize("delivery", ["flush", "background"])
+@pytest.mark.parametrize("delivery", DELIVERIES)
 def test_what_flush_has_said_true_of_survives_the_loss_of_everything(tmp_path: Path, delivery: str) -> None:
     """Functions are killed while frozen, some with their disk; what they leave the next one delivers."""
     chance = random.Random(1)

@@ -34,7 +34,7 @@ from cmdrdata_transport.demo.calls import (
 )
 from cmdrdata_transport.demo.loopback import Loopback
 from cmdrdata_transport.demo.provider import Provider, Stated
-from cmdrdata_transport.errors import TrackingError
+from cmdrdata_transport.errors import TrackingError, Unavailable
 from cmdrdata_transport.jobs import Jobs
 from cmdrdata_transport.journal import journals, obstacle
 from cmdrdata_transport.ledger import Ledger
@@ -170,6 +170,12 @@ def examine(home: Path | None = None) -> Setup:
         try:
             with Ledger.open(ledger, home=tracker.home) as opened:
                 recorded = {row["usage_status"]: row["events"] for row in opened.report(by=("usage_status",))}
+        except Unavailable as error:
+            file = file_of(urlsplit(ledger), tracker.home)
+            problems.append(
+                f"{file}: {error}. If it stays so, move it away and another is begun; what can be read of it "
+                f"comes back by cmdrdata-transport replay --from-ledger --ledger FILE --sink {ledger}"
+            )
         except TrackingError as error:
             problems.append(str(error))
     problems += [

@@ -162,6 +162,82 @@ def test_of_many_processes_one_sets_it_aside(tmp_path: Path) -> None:
     assert stored(tmp_path / "usage.db") == once(50, start=50) + once(120, start=200)
 
 
+def cut_in_half(path: Path) -> None:
+    """A copy that did not end."""
+    os.truncate(path, path.stat().st_size // 2)
+
+
+def cut_to_nothing(path: Path) -> None:
+    """As with a log that somebody empties."""
+    os.truncate(path, 0)
+
+
+def spoil_the_header(path: Path) -> None:
+    """It says that it is a database, and nothing that is true of it."""
+    with path.open("r+b") as file:
+        file.seek(16)
+        file.write(b"\xa5" * 84)
+
+
+def spoil_the_middle(path: Path) -> None:
+    """One page of many."""
+    with path.open("r+b") as file:
+        file.seek(path.stat().st_size // 2 // 4096 * 4096)
+        file.write(b"\xa5" * 4096)
+
+
+def spoil_what_is_beside_it(path: Path) -> None:
+    """A log and an index of another ledger, or of none."""
+    for suffix in ("-wal", "-shm"):
+        path.with_name(path.name + suffix).write_bytes(b"\xa5" * 32768)
+
+
+@pytest.mark.parametrize("spoil", [cut_in_half, spoil_the_header, spoil_what_is_beside_it])
+def test_a_ledger_that_is_spoiled_so_that_sqlite_says_so_is_begun_anew(
+    tmp_path: Path, spoil: Callable[[Path], None]
+) -> None:
+    """What comes is stored, in a ledger that is whole; and what is not in it any more is named."""
+    path = tmp_path / "usage.db"
+    setup = at_rest(half_delivered(tmp_path))
+    spoil(path)
+    setup.append(10, start=100)
+    setup.delivery.flush(0.5)
+    assert whole(path)
+    found = stored(path)
+    assert set(found.values()) == {1}
+    assert found >= once(60, start=50)  # what came, and what the journal had
+    if once(100) - found:
+        assert setup.counters.snapshot()["ledger_corrupt"] == 1
+        assert len(aside(tmp_path)) == 1
+
+
+def at_rest(setup: Setup) -> Setup:
+    """Its ledger is one file, which nobody has open."""
+    setup.delivery.close(0)
+    with closing(sqlite3.connect(setup.home / "usage.db")) as connection:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    return setup
+
+
+@pytest.mark.parametrize("spoil", [spoil_the_middle, cut_to_nothing])
+def test_a_ledger_that_is_spoiled_unseen_takes_what_comes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spoil: Callable[[Path], None]
+) -> None:
+    """SQLite sees it where it reads that page: the doctor then says which file, and what to type."""
+    path = tmp_path / "usage.db"
+    setup = at_rest(half_delivered(tmp_path))
+    spoil(path)
+    setup.append(10, start=100)
+    setup.delivery.flush(0.5)
+    with closing(sqlite3.connect(path)) as connection:
+        new = "SELECT count(*) FROM usage_events WHERE seq > (SELECT max(seq) - 10 FROM usage_events)"
+        assert connection.execute(new).fetchone() == (10,)
+    monkeypatch.setenv("CMDRDATA_SINKS", LEDGER)
+    told = [each for each in examine(tmp_path).problems if each.startswith(f"{path}: database disk image")]
+    assert len(told) == (spoil is spoil_the_middle)
+    assert all(f"replay --from-ledger --ledger FILE --sink {LEDGER}" in each for each in told)
+
+
 def test_another_kind_of_file_is_left_where_it_is(tmp_path: Path) -> None:
     """Somebody's notes under the name of the ledger are not ours to set aside: the events wait."""
     (tmp_path / "usage.db").write_text("dear diary, " * 100)

@@ -7,13 +7,15 @@ import sqlite3
 import subprocess
 import sys
 import threading
+import time
 from contextlib import closing
 from pathlib import Path
 
 import pytest
-from journals import line_of, program
+from journals import SINK, Receiver, line_of, once, program, set_up
 
 from cmdrdata_transport import seen
+from cmdrdata_transport.delivery import Mode
 from cmdrdata_transport.identity import derived_event_id
 from cmdrdata_transport.ledger import Ledger
 from cmdrdata_transport.seen import Seen
@@ -59,6 +61,45 @@ def test_two_trackers_of_a_process_do_not_lose_what_they_write_to_one_ledger(tmp
     assert process.returncode == -signal.SIGKILL
     with Ledger.open(tmp_path / "usage.db") as ledger:
         assert sorted(each.event.event_id for each in ledger.events()) == [f"event-{n}" for n in range(6)]
+
+
+HOLD = """
+import sqlite3, sys
+connection = sqlite3.connect(sys.argv[1], isolation_level=None)
+connection.execute("BEGIN EXCLUSIVE")
+print("held", flush=True)
+sys.stdin.readline()
+"""
+
+
+@pytest.mark.parametrize("mode", ["background", "flush"])
+@pytest.mark.parametrize("made", [True, False], ids=["a ledger", "an empty file"])
+def test_a_ledger_that_another_process_holds_delays_nobody(tmp_path: Path, mode: Mode, *, made: bool) -> None:
+    """For as long as it likes: others have the events, `flush` is back in its time, and then it has them."""
+    path, other = tmp_path / "usage.db", Receiver("other")
+    if made:
+        first = set_up(tmp_path, SINK, mode="flush")
+        first.append(5)
+        assert first.delivery.close(30)
+    setup = set_up(tmp_path, SINK, other, mode=mode)
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+        setup.delivery.ensure_running()
+        setup.append(5, 5)
+        began = time.monotonic()
+        assert not setup.delivery.flush(0.4)
+        assert time.monotonic() - began < 15
+        assert other.got == once(5, 5)
+        holder.communicate("\n")
+    assert setup.delivery.flush(60)
+    assert setup.delivery.close(30)
+    with Ledger.open(path) as ledger:
+        found = sorted(int(each.event.event_id.removeprefix("event-")) for each in ledger.events())
+    assert found == [*range(0 if made else 5, 10)]
+    assert setup.segments() == []
 
 
 def test_what_was_seen_stays_locked_while_another_tracker_looks(

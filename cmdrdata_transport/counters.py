@@ -23,6 +23,9 @@ logger = logging.getLogger("cmdrdata_transport")
 
 LOG_EVERY_SECONDS = 60.0
 
+DETAILS = 4
+"""So many different ones are named in a line, the last: two sinks that fail are both to be read of."""
+
 UNSETTLED_LIMIT = 10_000
 """Counts that may wait when nobody settles them; some 80 KiB."""
 
@@ -72,7 +75,7 @@ class Counters:
         self._clock = clock
         self._arrived: deque[tuple[str, str, int]] = deque()
         self._totals: Counter[str] = Counter()
-        self._heard: dict[str, str] = {}
+        self._heard: dict[str, list[str]] = {}
         self._last_logged: dict[str, tuple[float, int]] = {}
         self._settling = threading.Lock()
         forks.register(self)
@@ -117,16 +120,20 @@ class Counters:
             name, detail, number = self._arrived.popleft()
             self._totals[name] += number
             if name in WARNINGS:
-                self._heard[name] = detail
+                details = self._heard.setdefault(name, [])
+                if detail in details:
+                    details.remove(detail)
+                details.append(detail)
+                del details[:-DETAILS]
 
     def _log(self) -> None:
         now = self._clock()
-        heard, self._heard = self._heard, {}
-        for name, detail in heard.items():
+        for name in [*self._heard]:
             total = self._totals[name]
             when, logged = self._last_logged.get(name, (-LOG_EVERY_SECONDS, 0))
             if now - when >= LOG_EVERY_SECONDS:
                 self._last_logged[name] = (now, total)
-                about = f" ({detail})" if detail else ""
+                details = "; ".join(filter(None, self._heard.pop(name)))
+                about = f" ({details})" if details else ""
                 with contextlib.suppress(Exception):  # a handler of the application's may fail
                     logger.warning("%s: %d more, %s%s", name, total - logged, WARNINGS[name], about)

@@ -45,6 +45,33 @@ def test_counts_that_nobody_settles_are_bounded(
     assert message.startswith("unattributed: 100 more")
 
 
+def test_a_line_names_each_that_fails(caplog: pytest.LogCaptureFixture) -> None:
+    """Two sinks that fail at different moments are both in the next line; of many, the last."""
+    now = [0.0]
+    counters = Counters(clock=lambda: now[0])
+    for second, detail in (
+        (0, "a: down"),
+        (10, "b: down"),
+        (20, "a: down"),
+        (60, "a: slow"),
+        (61, "b: slow"),
+    ):
+        now[0] = second
+        counters.count("unavailable", detail)
+        counters.settle()
+    now[0] = 120.0
+    for number in range(9):
+        counters.count("unavailable", f"{number}: down")
+    counters.settle()
+    counters.settle()
+    about = "a sink cannot be reached; its events wait in the journal"
+    assert caplog.messages == [
+        f"unavailable: 1 more, {about} (a: down)",
+        f"unavailable: 3 more, {about} (b: down; a: down; a: slow)",
+        f"unavailable: 10 more, {about} (5: down; 6: down; 7: down; 8: down)",
+    ]
+
+
 def test_somebody_is_there_to_log_that_every_call_is_left_out(tmp_path: Path) -> None:
     """`require_customer` and no customer anywhere: nothing is recorded, but a thread that logs it runs."""
 

@@ -104,13 +104,14 @@ class Tallies:
 def tallies(home: Path) -> list[Tally]:
     """What the processes of this home have counted, the newest first; of those long silent, by month."""
     directory = home / "stats"
-    if not directory.is_dir():
-        return []
     with contextlib.ExitStack() as held:
         with contextlib.suppress(OSError):  # to be read all the same
             held.enter_context(_held(directory, fcntl.LOCK_SH, PATIENCE_SECONDS))
         sums, folded = _sums(directory)
-        found = [_read(path) for path in _files(directory) if path.name not in folded]
+        try:
+            found = [_read(path) for path in _files(directory) if path.name not in folded]
+        except OSError:  # there are none, or none for us to see
+            found = []
     return sorted([*sums, *filter(None, found)], key=lambda each: -each.updated)
 
 

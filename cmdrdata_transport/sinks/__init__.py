@@ -182,7 +182,8 @@ def url_of(spec: str) -> SplitResult:
             'write sinks=["sqlite:///usage.db", "https://host/path"]'
         )
     scheme = text.partition("://")[0]
-    if not _SCHEME.fullmatch(scheme) or scheme == text:  # it may be anything, a key that was pasted into the wrong line say
+    if not _SCHEME.fullmatch(scheme) or scheme == text:
+        # It may be anything, a key say that was pasted into the wrong line, and is not shown.
         raise TrackingSetupError(f"a sink's URL begins with its scheme and ://; there are {_every()}")
     if (module := SCHEMES.get(scheme.lower())) is None:
         raise TrackingSetupError(_unknown(scheme))

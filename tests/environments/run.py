@@ -190,7 +190,7 @@ ENVIRONMENTS = (
     Environment(
         name="gevent",
         why="threads that are greenlets, in programs, forks and gunicorn's workers",
-        requirements=("cmdrdata-transport[httpx2]", "openai>=3", "gevent", "gunicorn", "pytest"),
+        requirements=("cmdrdata-transport[httpx2,kafka]", "openai>=3", "gevent", "gunicorn", "pytest"),
         sdks="openai",
         tests=("--noconftest", "tests/environments/test_gevent.py"),
     ),

@@ -59,6 +59,16 @@ def call_at_once(number):
 """
 
 
+BEATS = """
+def longest_pause(seconds):
+    moments = [time.monotonic()]
+    while moments[-1] - moments[0] < seconds:
+        time.sleep(0.01)
+        moments.append(time.monotonic())
+    return max(after - before for before, after in zip(moments, moments[1:]))
+"""
+
+
 def run(code: str, home: Path, *, url: str = "", late: bool = False, **options: Any) -> list[Any]:
     """Run a program that gevent has patched; the lines of JSON that it prints."""
     parts = (SETTING_UP, PATCH) if late else (PATCH, SETTING_UP)
@@ -152,30 +162,43 @@ def test_a_slow_sink_holds_up_no_greenlet(tmp_path: Path, delivery: str, *, late
     assert beats > 2
 
 
-def test_a_ledger_that_is_locked_holds_up_no_greenlet_for_long(tmp_path: Path) -> None:
-    """SQLite waits for a lock in C, and all greenlets with it: so it waits a moment, and is asked again."""
+def test_a_ledger_that_is_locked_holds_up_no_greenlet(tmp_path: Path) -> None:
+    """SQLite waits for a lock in C, five seconds: in a thread of its own."""
     [[delivered, longest]] = run(
-        """
-        import sqlite3
-        tracker = configure(**options)
-        tracker.record(provider="x-ai", usage={"input_tokens": 1}, customer_id="acme")
-        assert tracker.flush(30)
-        other = sqlite3.connect(options["home"] + "/usage.db", isolation_level=None)
-        other.execute("BEGIN IMMEDIATE")
-        tracker.record(provider="x-ai", usage={"input_tokens": 1}, customer_id="acme")
-        moments = [time.monotonic()]
-        while moments[-1] - moments[0] < 4:
-            time.sleep(0.01)
-            moments.append(time.monotonic())
-        other.execute("ROLLBACK")
-        longest = max(after - before for before, after in zip(moments, moments[1:]))
-        print(json.dumps([tracker.flush(30), longest]))
-        """,
+        BEATS
+        + """
+import sqlite3
+tracker = configure(**options)
+tracker.record(provider="x-ai", usage={"input_tokens": 1}, customer_id="acme")
+assert tracker.flush(30)
+other = sqlite3.connect(options["home"] + "/usage.db", isolation_level=None)
+other.execute("BEGIN IMMEDIATE")
+tracker.record(provider="x-ai", usage={"input_tokens": 1}, customer_id="acme")
+longest = longest_pause(4)
+other.execute("ROLLBACK")
+print(json.dumps([tracker.flush(30), longest]))
+""",
         tmp_path,
         sinks=[LEDGER],
     )
     assert delivered
-    assert longest < 3  # where nothing runs in greenlets it waits for five
+    assert longest < 3
+
+
+def test_brokers_that_are_away_hold_up_no_greenlet(tmp_path: Path) -> None:
+    """Kafka's driver waits in C as well, and as long as a batch may take."""
+    [longest] = run(
+        BEATS
+        + """
+tracker = configure(**options)
+tracker.record(provider="x-ai", usage={"input_tokens": 1}, customer_id="acme")
+print(longest_pause(8), flush=True)
+os._exit(0)
+""",
+        tmp_path,
+        sinks=["kafka://127.0.0.1:1/usage?insecure=1"],
+    )
+    assert longest < 3
 
 
 @pytest.mark.parametrize("ends", ["os._exit(0 if tracker.flush(30) else 1)", "sys.exit(0)"])

@@ -11,14 +11,17 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from io import StringIO
 from pathlib import Path
 from time import monotonic, sleep
 
 import pytest
 from fleet import FOLLOW, fleet
-from journals import run
+from journals import run, set_up
+from rich.console import Console
 
 from cmdrdata_transport import Tracker
+from cmdrdata_transport.cli import drain as command
 from cmdrdata_transport.delivery import FOLLOWER, follow
 from cmdrdata_transport.demo.loopback import Answer, Call, Loopback
 from cmdrdata_transport.segments import backlog
@@ -97,6 +100,20 @@ def test_it_may_be_there_before_home_is_and_says_in_a_log_what_it_did(tmp_path: 
     [counted] = [each for each in tallies(home) if each.tracker == FOLLOWER]
     assert counted.counts == {"delivered": 1}
     tracker.close(0)
+
+
+def test_a_long_drain_says_in_a_log_how_far_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A line now and then where no terminal shows a bar; here, after each batch."""
+    left = set_up(tmp_path, "jsonl:///usage.jsonl", mode="flush")
+    left.append(1200)
+    left.journal.close()
+    monkeypatch.setattr(command, "LINE_SECONDS", 0.0)
+    out, err = (Console(file=StringIO(), width=100) for _ in range(2))
+    assert command.show(out, err, home=tmp_path, timeout=60)
+    said = err.file.getvalue().splitlines()  # type: ignore[attr-defined]  # it is a StringIO
+    assert len(said) > 1
+    assert said[-1] == "jsonl:///usage.jsonl: 1,200 of 1,200 delivered"
+    assert all(line.endswith(" of 1,200 delivered") for line in said)
 
 
 def test_what_is_being_delivered_when_it_is_told_to_end_is_delivered_once(tmp_path: Path) -> None:

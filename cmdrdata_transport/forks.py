@@ -12,6 +12,7 @@ is open: all our files are close-on-exec.
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 from collections.abc import Generator
@@ -114,5 +115,8 @@ def _after_in_child() -> None:
     for thing in list(_registered):
         thing.after_fork_in_child()
 
+
+_LOCKED_AFTER_US = logging
+"""It has registered before us, so that a fork locks it after us: who is waited for may want to log."""
 
 os.register_at_fork(before=_before, after_in_parent=_after_in_parent, after_in_child=_after_in_child)

@@ -176,6 +176,34 @@ def test_a_forked_child_has_a_connection_of_its_own(tmp_path: Path, database_url
     assert sorted(int(each.removeprefix("event-")) for each in rows()) == expected
 
 
+def test_a_fork_waits_for_the_driver_to_be_imported(tmp_path: Path, database_url: str, rows: Rows) -> None:
+    """A child that had half of it, as a server's workers may that are made at once, could never deliver."""
+    printed = run(
+        """
+        half = threading.Event()
+        class Slow:
+            def find_spec(self, name, path, target=None):
+                if name == "psycopg.pq":
+                    half.set()
+                    time.sleep(0.3)
+        sys.meta_path.insert(0, Slow())
+        setup = set_up(home, sys.argv[2])
+        setup.append(1)
+        setup.delivery.ensure_running()
+        half.wait()
+        if not (pid := os.fork()):
+            setup.append(1, 1)
+            setup.delivery.ensure_running()
+            os._exit(not setup.delivery.flush(10))
+        print(os.waitpid(pid, 0)[1], setup.delivery.close(30))
+        """,
+        tmp_path,
+        database_url,
+    )
+    assert printed == "0 True\n"
+    assert sorted(rows()) == ["event-0", "event-1"]
+
+
 def test_a_program_that_becomes_another_leaves_no_session(
     tmp_path: Path, database_url: str, rows: Rows
 ) -> None:

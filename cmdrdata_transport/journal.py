@@ -39,6 +39,7 @@ from zlib import crc32
 
 from cmdrdata_transport import forks
 from cmdrdata_transport.counters import Counters
+from cmdrdata_transport.descriptors import identity
 from cmdrdata_transport.segments import Header, record, segments
 
 SEGMENT_BYTES = 8 * 1024 * 1024
@@ -389,7 +390,7 @@ class _Pen:
         self.fd = fd
         self.size = 0
         self._pid = os.getpid()
-        self._file = _identity(fd)
+        self._file = identity(fd)
 
     def after_fork_in_child(self) -> None:
         """The file is the parent's, and so is its lock: close it here, and do not unlock it."""
@@ -397,7 +398,7 @@ class _Pen:
 
     def _close(self, *, unlock: bool) -> None:
         # A program may have closed all its files, and have another by this number now.
-        if self.fd >= 0 and _identity(self.fd) == self._file:
+        if self.fd >= 0 and identity(self.fd) == self._file:
             if unlock:
                 # A child that was forked at an unlucky moment may have our file too, and live on.
                 fcntl.flock(self.fd, fcntl.LOCK_UN)
@@ -499,14 +500,6 @@ def _sync_names(*directories: Path) -> None:
             os.fsync(fd)
         finally:
             os.close(fd)
-
-
-def _identity(fd: int) -> tuple[int, int] | None:
-    try:
-        found = os.fstat(fd)
-    except OSError:
-        return None
-    return found.st_dev, found.st_ino
 
 
 def _words(error: OSError) -> str:

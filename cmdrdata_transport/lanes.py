@@ -241,18 +241,20 @@ class Lane:
             return False
 
     def _deliver(self, deadline: float | None) -> bool:
-        more = self._from_memory(deadline)
+        more, tried = self._from_memory(deadline), False
         for own in self._journal.own():
             self._claim_own(own)
         # All that are claimed, and not only those: another lane may have seen the end of one before us.
         for path, claimed in list(self._claims.items()):
-            if not self._is_pausing() and not _is_over(deadline):
+            if not self._is_pausing() and not (tried and _is_over(deadline)):
+                tried = True  # once at least: others may have used up the time
                 more = self._from_claim(claimed, deadline) or more
                 if claimed.done:
                     del self._claims[path]
                     if self._conclude(claimed):
                         self._journal.forget(path)
-        if not self._is_pausing() and not _is_over(deadline) and (left := self._claim_left()):
+        over = tried and _is_over(deadline)
+        if not (over or self._is_pausing()) and (left := self._claim_left()):
             self._from_claim(left, deadline)
             if left.done:
                 self._left = None

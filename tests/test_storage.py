@@ -275,7 +275,12 @@ print(json.dumps([told, setup.problems, str(setup.home), sum(setup.recorded.valu
 
 @pytest.mark.parametrize(
     "wrong",
-    [behind_a_file, read_only, of_another_user, with_a_journal_of_another_user],
+    [
+        behind_a_file,
+        of_another_user,
+        pytest.param(read_only, marks=pytest.mark.slow),
+        pytest.param(with_a_journal_of_another_user, marks=pytest.mark.slow),
+    ],
 )
 def test_a_home_that_cannot_be_written_is_stood_in_for(
     common: Path, wrong: Callable[[Path], Callable[[], None]]

@@ -23,7 +23,7 @@ from cmdrdata_transport.errors import Rejected, Unavailable
 from cmdrdata_transport.event import UsageEvent, decode
 from cmdrdata_transport.replaying import letters, resend
 
-GENEROUS = 20.0
+GENEROUS = 15.0
 """Seconds beyond what was promised, on a machine with other things to do."""
 
 
@@ -43,7 +43,7 @@ def status(number: int, *headers: tuple[str, str]) -> Callable[[threading.Event]
 
 def wait(over: threading.Event) -> None:
     """It says nothing, until it is all over."""
-    over.wait(60)
+    over.wait(30)
 
 
 def dawdle(over: threading.Event) -> Answer:
@@ -126,7 +126,7 @@ def wait_for(condition: Callable[[], bool]) -> None:
         time.sleep(0.01)
 
 
-SOME = {"hangs", "takes and fails", "429 for a second", "401", "400"}
+SOME = {"hangs", "takes and fails", "401", "400"}
 """What stands for the others where time is short."""
 
 CASES = [
@@ -176,21 +176,23 @@ def test_a_receiver_in_trouble(
 # --- the time of others -----------------------------------------------------------------------------
 
 
-def test_a_sink_that_hangs_leaves_the_others_their_time(tmp_path: Path) -> None:
-    """Where one thread delivers to all, the first may not use up what the caller allows."""
+@pytest.mark.slow
+def test_sinks_that_hang_leave_the_others_their_time(tmp_path: Path) -> None:
+    """One thread delivers to all: many that hang take no more together than the caller allows."""
     server, other = Server(TROUBLES["hangs"]), Receiver("other")
     with Loopback(server) as listening:
-        setup = set_up(tmp_path, f"{listening.url}/in?timeout=60", other, "jsonl:///a.jsonl", mode="flush")
+        hanging = [f"{listening.url}/in/{number}?timeout=60" for number in range(12)]
+        setup = set_up(tmp_path, *hanging, other, "jsonl:///a.jsonl", mode="flush")
         setup.append(3)
-        with within(0.9):
-            assert not setup.delivery.flush(0.9)
+        with within(1.5):  # and not twelve times that
+            assert not setup.delivery.flush(1.5)
         assert other.got == once(3)
         assert len((tmp_path / "a.jsonl").read_bytes().splitlines()) == 3
         setup.journal.close()
         setup.delivery.close(0)
-        with within(0.9):
-            drained = drain(tmp_path, [f"{listening.url}/in?timeout=60", "jsonl:///b.jsonl"], timeout=0.9)
-        assert [each.trouble is None for each in drained] == [False, True]
+        with within(1.5):
+            drained = drain(tmp_path, [*hanging, "jsonl:///b.jsonl"], timeout=1.5)
+        assert [each.trouble is None for each in drained] == [False] * 12 + [True]
         server.well.set()
 
 

@@ -55,12 +55,11 @@ def dying(server: Server, say: Callable[[str, object], None]) -> Iterator[None]:
     say("says", f"the server was killed {deaths} times")
 
 
-@pytest.mark.parametrize("application", ["threads", "gunicorn"])
 def test_what_a_killed_application_has_seen_is_in_the_database_once(
-    tmp_path: Path, postgres_server: Server, application: str, record_property: Callable[[str, object], None]
+    tmp_path: Path, postgres_server: Server, record_property: Callable[[str, object], None]
 ) -> None:
     """SIGKILL at moments of chance, and of deliveries: half a batch is none, and a whole one counts once."""
-    record_property("says", kill(tmp_path, application, 3, postgres_server, nullcontext()))
+    record_property("says", kill(tmp_path, "gunicorn", 3, postgres_server, nullcontext()))
 
 
 @pytest.mark.slow

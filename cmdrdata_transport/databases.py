@@ -14,7 +14,6 @@ import errno
 import os
 from pathlib import Path
 
-
 _EFFECTIVE = os.access in os.supports_effective_ids
 
 

@@ -18,7 +18,7 @@ _EFFECTIVE = os.access in os.supports_effective_ids
 
 
 def make_private_file(path: Path) -> None:
-    """Make an empty file at `path` unless there is one. Raises `OSError` when none can be there, or be used."""
+    """Make an empty file at `path` unless there is one. Raises `OSError` where none can be used."""
     if path.exists():
         if path.is_dir():
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))

@@ -35,12 +35,12 @@ from cmdrdata_transport.demo.calls import (
 from cmdrdata_transport.demo.loopback import Loopback
 from cmdrdata_transport.demo.provider import Provider, Stated
 from cmdrdata_transport.errors import TrackingError, Unavailable
+from cmdrdata_transport.home import backlog_of, journals, obstacle
 from cmdrdata_transport.jobs import Jobs
-from cmdrdata_transport.journal import journals, obstacle
 from cmdrdata_transport.ledger import Ledger
 from cmdrdata_transport.providers.unmetered import UNMETERED, Unmetered
 from cmdrdata_transport.replaying import Letters, letters
-from cmdrdata_transport.segments import Backlog, backlog, foreign
+from cmdrdata_transport.segments import Backlog, foreign
 from cmdrdata_transport.sinks import file_of
 from cmdrdata_transport.tallies import tallies, totals
 from cmdrdata_transport.tracker import Tracker
@@ -198,7 +198,7 @@ def examine(home: Path | None = None) -> Setup:
         home=tracker.home,
         sinks=tracker.sinks,
         recorded=recorded,
-        pending=tuple(each for directory in directories for each in backlog(directory)),
+        pending=tuple(backlog_of(tracker.home)),
         dead=tuple(each for directory in directories for each in letters(directory.parent)),
         torn=tuple(path for directory in directories for path in sorted(directory.glob("*.torn"))),
         counted=totals(each for each in tallies(tracker.home) if each.updated > time() - MONTH_SECONDS),

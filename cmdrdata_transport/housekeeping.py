@@ -25,10 +25,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from cmdrdata_transport.dead_letters import letter_box
 from cmdrdata_transport.errors import TrackingError
 from cmdrdata_transport.event import decode
-from cmdrdata_transport.journal import journals
-from cmdrdata_transport.lanes import letter_box
+from cmdrdata_transport.home import journals
 from cmdrdata_transport.ledger import READABLE, removing
 from cmdrdata_transport.ledger.removing import Which
 from cmdrdata_transport.segments import blank, in_use, lines_of, segments

@@ -1,7 +1,7 @@
 """A lane: the way of events to one sink.
 
 Knows what is next for the sink, moves the sink's mark when it has taken it, pauses longer and longer
-while the sink fails, and buries what the sink refuses for ever in a file in `dead/`, with the reason.
+while the sink fails, and buries what the sink refuses for ever (`dead_letters.py`), with the reason.
 It delivers this process's segments, those that dead processes left, and what is held in memory while
 no file takes it.
 
@@ -11,25 +11,20 @@ Does not know how a segment looks, what a sink does with an event, or of any oth
 from __future__ import annotations
 
 import contextlib
-import fcntl
-import os
 import random
-import re
 import threading
 from collections import deque
-from collections.abc import Generator, Iterable, Sequence
-from datetime import UTC, datetime
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from time import monotonic
-from zlib import crc32
 
-from cmdrdata_transport.appending import append
 from cmdrdata_transport.counters import Counters
+from cmdrdata_transport.dead_letters import write_dead_letter
 from cmdrdata_transport.descriptors import Watch
-from cmdrdata_transport.errors import Rejected, Unavailable
-from cmdrdata_transport.event import decode, encode
-from cmdrdata_transport.journal import HELD_EVENTS, Journal, OwnSegment, journals, make_private
+from cmdrdata_transport.errors import Rejected, TrackingSetupError, Unavailable
+from cmdrdata_transport.home import journals
+from cmdrdata_transport.journal import HELD_EVENTS, Journal, OwnSegment
 from cmdrdata_transport.seen import Seen
 from cmdrdata_transport.segments import (
     Claim,
@@ -58,6 +53,10 @@ FIRST_PAUSE_SECONDS = 0.5
 LONGEST_PAUSE_SECONDS = 60.0
 """The pause after a failure doubles from the one to the other, less a random part of up to a half, so
 that many processes do not come back at the same moment."""
+
+OPEN_AT_ONCE = 16
+"""Segments of its own that a lane has open, two files each: while a sink is down there come to be more of
+them than a process may have files."""
 
 LONGEST_ASKED_SECONDS = 900.0
 """The longest pause that a receiver can ask for: some ask for days."""
@@ -91,10 +90,14 @@ class Memory:
         lines = list(queue)
         if lines and not self._journal.spill(lines, sink):
             return False
-        with contextlib.suppress(IndexError):  # a thread that hung in the sink is back, and takes them too
-            for _ in lines:
-                queue.popleft()
+        self.take_off(sink, lines)
         return True
+
+    def take_off(self, sink: str, lines: Iterable[bytes]) -> None:
+        """Have these wait for `sink` no more. A thread that hung in it and is back may have done so before."""
+        for line in lines:
+            with contextlib.suppress(ValueError):
+                self._queues[sink].remove(line)
 
     def give_up(self, sink: str) -> None:
         """Write what waits for `sink`, or count it as lost, since nobody is left to deliver it."""
@@ -266,8 +269,7 @@ class Lane:
         lines = list(islice(self._queue, self._limit()))
         if not lines:
             return False
-        for _ in range(self._send(lines, deadline)):
-            self._queue.popleft()
+        self._memory.take_off(self.identity, lines[: self._send(lines, deadline)])
         if self.trouble:
             self._memory.spill(self.identity)
         return bool(self._queue)
@@ -376,6 +378,9 @@ class Lane:
             return
         if self.identity not in own.sinks or own.path in self._passed:
             return
+        if len(self._claims) >= OPEN_AT_ONCE:
+            self._journal.miss(own)  # which is not to wait for its turn
+            return
         made = self._claim(own.path, own)
         if isinstance(made, Claim):
             self._claims[own.path] = made
@@ -460,47 +465,22 @@ def _is_over(deadline: float | None) -> bool:
     return deadline is not None and monotonic() >= deadline
 
 
-def dead_letters(home: Path, sink: str) -> Path:
-    """The file of what `sink` has refused, as JSON lines: `sink`, `reason`, `rejected_at`, `event`."""
-    readable = re.sub(r"[^A-Za-z0-9.]+", "-", sink).strip("-.")[:80]
-    return home / "dead" / f"{readable}-{crc32(sink.encode()):08x}.jsonl"
+def lanes_to(outlets: Iterable[Outlet], journal: Journal, counters: Counters) -> list[Lane]:
+    """A lane to each of the outlets. Raises `TrackingSetupError` where two of these are the same sink."""
+    outlets = list(outlets)
+    identities = [outlet.identity for outlet in outlets]
+    if len(set(identities)) < len(identities):
+        raise TrackingSetupError(f"a sink is there twice: {', '.join(sorted(identities))}")
+    memory = Memory(journal, identities, counters)
+    seen = Seen(journal.home, counters.count)
+    return [Lane(outlet, journal, memory, counters, seen) for outlet in outlets]
 
 
-def write_dead_letter(home: Path, sink: str, line: bytes, reason: str) -> None:
-    """Keep a refused event. Raises `OSError` when it cannot be kept: then it is not done with."""
-    try:
-        event = decode(line)
-    except ValueError:
-        event = line.decode("utf-8", "replace")
-    when = datetime.now(UTC).isoformat()
-    letter = encode({"rejected_at": when, "sink": sink, "reason": reason, "event": event}) + b"\n"
-    with letter_box(dead_letters(home, sink)) as fd:
-        append(fd, letter)
+def in_turn(lanes: Sequence[Lane], deadline: float | None) -> Iterator[tuple[Lane, bool]]:
+    """One step of each lane, and whether it has more to do at once.
 
-
-@contextlib.contextmanager
-def letter_box(path: Path, *, wait: bool = True) -> Generator[int]:
-    """The dead-letter file at `path`, to append to, for us alone, made if need be.
-
-    Raises:
-        OSError: it cannot be opened, or, unless we `wait`, somebody else has it.
+    A sink that hangs is given an equal share of the time, so that those behind it have theirs.
     """
-    make_private(path.parent)
-    while True:
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if not _is_still(fd, path):
-                continue  # it has been taken out to be sent again
-            yield fd
-            return
-        finally:
-            # A child that was forked just now has the file too, and would keep the lock.
-            fcntl.flock(fd, fcntl.LOCK_UN)
-            os.close(fd)
-
-
-def _is_still(fd: int, path: Path) -> bool:
-    with contextlib.suppress(FileNotFoundError):
-        return os.path.samestat(os.fstat(fd), path.stat())
-    return False
+    for number, lane in enumerate(lanes):
+        left = None if deadline is None else max(0.0, deadline - monotonic())
+        yield lane, lane.step(None if left is None else left / (len(lanes) - number))

@@ -21,8 +21,9 @@ from typing import Any
 from cmdrdata_transport.counters import WARNINGS
 from cmdrdata_transport.errors import Rejected
 from cmdrdata_transport.event import decode
+from cmdrdata_transport.home import backlog_of
 from cmdrdata_transport.replaying import letters
-from cmdrdata_transport.segments import Backlog, backlog
+from cmdrdata_transport.segments import Backlog
 from cmdrdata_transport.sinks.columns import moment_of
 from cmdrdata_transport.tallies import RECENT_SECONDS, Tally, tallies
 
@@ -106,7 +107,7 @@ def _rate(tally: Tally) -> float:
 def _waiting(home: Path, sinks: Iterable[str], now: float) -> list[Waiting]:
     events, size, refused = Counter[str](), Counter[str](), Counter[str]()
     lag: dict[str, float] = {}
-    for each in backlog(home / "journal"):
+    for each in backlog_of(home):
         events[each.sink] += each.events
         size[each.sink] += each.size
         lag[each.sink] = max(lag.get(each.sink, 0.0), now - _began(each))

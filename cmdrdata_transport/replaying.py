@@ -19,13 +19,13 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from cmdrdata_transport.adopting import Drained, drain
 from cmdrdata_transport.appending import append
 from cmdrdata_transport.counters import Counters
-from cmdrdata_transport.delivery import Drained, drain
+from cmdrdata_transport.dead_letters import letter_box
 from cmdrdata_transport.errors import TrackingError
 from cmdrdata_transport.event import decode, encode
 from cmdrdata_transport.journal import Journal
-from cmdrdata_transport.lanes import letter_box
 
 AT_ONCE = 5000
 """Events in one segment: some megabytes."""

@@ -22,6 +22,7 @@ from zlib import crc32
 
 from cmdrdata_transport import forks
 from cmdrdata_transport.databases import make_private_file
+from cmdrdata_transport.event import decode
 from cmdrdata_transport.greenlets import apart
 from cmdrdata_transport.identity import is_derived
 
@@ -30,9 +31,17 @@ KEPT_SECONDS = 400 * 24 * 3600
 
 PATIENCE_SECONDS = 5.0
 
-_ID = re.compile(rb'"event_id":"([^"\\]{1,512})"')
+_START = re.compile(rb'\{"format":"[^"\\]*","event_id":"([^"\\]+)"')
+"""How an event begins, as a rule. Any other is read: what its metadata calls an id is none of its own."""
+
 _EVERY = 1000
 """Of how many calls one forgets what is old."""
+
+
+_Keyed = dict[int, tuple[str, int]]
+"""Of lines that may come again, by their place: the id, and what the record is known by."""
+
+_Question = Callable[[_Keyed, str], set[int]]
 
 
 class Seen:
@@ -53,22 +62,33 @@ class Seen:
         Where that cannot be found out none does: a second telling has the first one's id, and a
         missing one would be lost.
         """
-        keyed = {
-            place: found[1].decode("utf-8", "replace")
-            for place, line in enumerate(lines)
-            if (found := _ID.search(line)) and is_derived(found[1].decode("utf-8", "replace"))
-        }
+        return self._ask(self._look_up, lines, sink)
+
+    def anew(self, lines: Sequence[bytes], sink: str) -> None:
+        """Have these sent to `sink` once more, since somebody asks for that: they are the first from now on."""
+        self._ask(self._replace, lines, sink)
+
+    def _ask(self, how: _Question, lines: Sequence[bytes], sink: str) -> set[int]:
+        ids = ((place, _id_of(line)) for place, line in enumerate(lines))
+        keyed = {place: (each, crc32(lines[place])) for place, each in ids if each and is_derived(each)}
         if not keyed or self._unsafe:
             return set()
         with self._in_use:
             try:
-                keys = {place: (keyed[place], crc32(lines[place])) for place in keyed}
-                return apart(self._look_up, keys, sink)
+                return apart(how, keyed, sink)
             except (sqlite3.Error, OSError) as error:
                 self._count("seen_unknown", type(error).__name__)
                 return set()
 
-    def _look_up(self, keyed: dict[int, tuple[str, int]], sink: str) -> set[int]:
+    def _replace(self, keyed: _Keyed, sink: str) -> set[int]:
+        rows = [(event_id, sink, record, int(time())) for event_id, record in keyed.values()]
+        with closing(self._open()) as connection:
+            connection.execute("BEGIN IMMEDIATE")
+            connection.executemany("INSERT OR REPLACE INTO seen VALUES (?, ?, ?, ?)", rows)
+            connection.execute("COMMIT")
+        return set()
+
+    def _look_up(self, keyed: _Keyed, sink: str) -> set[int]:
         again: set[int] = set()
         with closing(self._open()) as connection:
             connection.execute("BEGIN IMMEDIATE")
@@ -117,3 +137,14 @@ class Seen:
         self._unsafe = self._unsafe or busy
         self._in_use = threading.Lock()
         self._at_rest = False
+
+
+def _id_of(line: bytes) -> str | None:
+    if (start := _START.match(line)) is not None:
+        return start[1].decode("utf-8", "replace")
+    try:
+        said = decode(line)
+    except ValueError:
+        return None
+    event_id = said.get("event_id") if isinstance(said, dict) else None
+    return event_id if isinstance(event_id, str) else None

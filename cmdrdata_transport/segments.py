@@ -48,7 +48,8 @@ HEADER_BYTES = 16 * 1024
 """Enough for a header with any sensible number of sinks; more is read when it is not."""
 
 MARK_BYTES = 21
-"""What a mark has: twenty digits and a line feed. What may follow it is not ours."""
+"""What a mark has: twenty digits and a line feed. What may follow it is not ours. Where the disk had no
+room for that it has none of it, and is as long as the offset is."""
 
 LITTER_SECONDS = 3600.0
 """Age at which a half-made file is nobody's any more: making one takes milliseconds."""
@@ -165,7 +166,7 @@ def mark_of(segment: Path, sink: str) -> Path:
 def marked(segment: Path, sink: str) -> int:
     """The offset up to which `sink` has taken `segment`; 0 when it has not begun."""
     with contextlib.suppress(OSError), _reading(mark_of(segment, sink)) as mark, _reading(segment) as fd:
-        return _offset(os.pread(mark, MARK_BYTES, 0), fd)
+        return _offset(mark, fd)
     return 0
 
 
@@ -272,7 +273,12 @@ class Claim:
     def _mark(self) -> None:
         with contextlib.suppress(OSError):
             if self._is_ours():
-                os.pwrite(self._mark_fd, b"%020d\n" % self.offset, 0)
+                try:
+                    os.pwrite(self._mark_fd, b"%020d\n" % self.offset, 0)
+                except OSError:
+                    # A disk that our own segments have filled has no room for a mark, and without marks none
+                    # of them would go: a length takes no room.
+                    os.ftruncate(self._mark_fd, self.offset)
 
     def _is_ours(self) -> bool:
         # A program may have closed all its files, and have another by this number now.
@@ -329,7 +335,7 @@ def claim(
         if not segment.exists():
             mark.unlink(missing_ok=True)
             return Refusal.GONE
-        offset = max(start, _offset(os.pread(mark_fd, MARK_BYTES, 0), fd))
+        offset = max(start, _offset(mark_fd, fd))
         finished = finished or _yes
         made = Claim(segment, fds=(fd, mark_fd), offset=offset, finished=finished, count=count, live=live)
         forks.register(made)
@@ -563,10 +569,13 @@ def _header(fd: int) -> tuple[Header, int] | None:
     return (header, found.ends[0]) if header else None
 
 
-def _offset(mark: bytes, segment: int) -> int:
+def _offset(mark: int, segment: int) -> int:
     # A mark that cannot be read, or cannot be of this segment, as when a machine failed and its disk has
     # lost the end, counts as none: rather a second telling than a lost one.
-    offset = int(mark) if mark[:-1].isdigit() and mark.endswith(b"\n") else 0
+    said = os.pread(mark, MARK_BYTES, 0)
+    offset = int(said) if said[:-1].isdigit() and said.endswith(b"\n") else 0
+    if said == bytes(MARK_BYTES):  # nothing could be written: its length says it
+        offset = os.fstat(mark).st_size
     beyond = offset > os.fstat(segment).st_size
     return 0 if beyond or os.pread(segment, 1, offset) not in (b"", b"\n") else offset
 

@@ -25,8 +25,9 @@ from cmdrdata_transport.counters import Counters
 from cmdrdata_transport.delivery import Delivery, Mode
 from cmdrdata_transport.errors import TrackingSetupError
 from cmdrdata_transport.event import Usage, UsageEvent
+from cmdrdata_transport.home import find_home
 from cmdrdata_transport.jobs import Jobs
-from cmdrdata_transport.journal import Journal, find_home
+from cmdrdata_transport.journal import Journal
 from cmdrdata_transport.meter import IncludeUsage, Meter
 from cmdrdata_transport.options import (
     Receiver,

@@ -27,7 +27,7 @@ from typing import Any
 
 import pytest
 
-from cmdrdata_transport.delivery import drain
+from cmdrdata_transport.adopting import drain
 from cmdrdata_transport.demo.loopback import Answer, Call, Loopback
 from cmdrdata_transport.demo.provider import Provider
 from cmdrdata_transport.errors import TrackingSetupError, Unavailable

@@ -138,7 +138,7 @@ def ignore(_name: str, _detail: str) -> None:
 PRELUDE = """
 import atexit, os, resource, sys, time, signal, threading
 from pathlib import Path
-from cmdrdata_transport.delivery import drain
+from cmdrdata_transport.adopting import drain
 from journals import *
 home = Path(sys.argv[1])
 # Whoever measures the coverage of this program writes at its end, whatever limit it has set itself.

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from journals import program
 
-from cmdrdata_transport.delivery import drain
+from cmdrdata_transport.adopting import drain
 from cmdrdata_transport.event import decode
 from cmdrdata_transport.segments import segments
 

@@ -18,10 +18,11 @@ import pytest
 from journals import Receiver, Setup, event_of, once, program, run, set_up
 
 from cmdrdata_transport import lanes as lanes_module
-from cmdrdata_transport.delivery import Drained, Mode, drain
+from cmdrdata_transport.adopting import Drained, drain
+from cmdrdata_transport.dead_letters import dead_letters
+from cmdrdata_transport.delivery import Mode
 from cmdrdata_transport.errors import Rejected, TrackingSetupError, Unavailable
 from cmdrdata_transport.event import UsageEvent, decode
-from cmdrdata_transport.lanes import dead_letters
 from cmdrdata_transport.ledger import Ledger
 from cmdrdata_transport.segments import mark_of, segments
 

@@ -16,12 +16,12 @@ from typer.testing import CliRunner
 from cmdrdata_transport.cli.app import app
 from cmdrdata_transport.cli.doctor import _setup_table
 from cmdrdata_transport.counters import WARNINGS, Counters
+from cmdrdata_transport.dead_letters import write_dead_letter
 from cmdrdata_transport.demo.calls import EVERY_SDK, CalledSdk, SdkCall
 from cmdrdata_transport.doctor import examine, installed_sdks, prove
 from cmdrdata_transport.event import UsageEvent
 from cmdrdata_transport.jobs import Jobs
 from cmdrdata_transport.journal import Journal
-from cmdrdata_transport.lanes import write_dead_letter
 from cmdrdata_transport.remedies import REMEDIES
 from cmdrdata_transport.sinks import open_sink
 from cmdrdata_transport.tallies import Tallies

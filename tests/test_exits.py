@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from journals import APPLICATION, PRELUDE
 
-from cmdrdata_transport.delivery import drain
+from cmdrdata_transport.adopting import drain
 from cmdrdata_transport.demo.loopback import Call, Loopback
 from cmdrdata_transport.ledger import Ledger
 

@@ -16,7 +16,7 @@ import pytest
 from journals import line_of
 
 from cmdrdata_transport import Tracker, TrackingSetupError, UsageEvent
-from cmdrdata_transport.delivery import follow
+from cmdrdata_transport.adopting import follow
 from cmdrdata_transport.errors import TrackingError
 from cmdrdata_transport.ledger import Ledger
 from cmdrdata_transport.segments import backlog

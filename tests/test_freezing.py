@@ -18,7 +18,7 @@ from typing import Literal
 
 import pytest
 
-from cmdrdata_transport.delivery import drain
+from cmdrdata_transport.adopting import drain
 from cmdrdata_transport.demo.loopback import Answer, Call, Loopback
 
 FUNCTION = """

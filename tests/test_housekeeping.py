@@ -16,11 +16,11 @@ from journals import Receiver, Setup, event_of, ids_in, line_of, program, set_up
 from postgres import QUOTED_PASSWORD, Server
 from typer.testing import CliRunner, Result
 
+from cmdrdata_transport.adopting import drain
 from cmdrdata_transport.cli.app import app
-from cmdrdata_transport.delivery import drain
+from cmdrdata_transport.dead_letters import dead_letters, write_dead_letter
 from cmdrdata_transport.event import UsageEvent, decode, encode
 from cmdrdata_transport.jobs import Jobs
-from cmdrdata_transport.lanes import dead_letters, write_dead_letter
 from cmdrdata_transport.ledger import Ledger
 from cmdrdata_transport.replaying import letters
 from cmdrdata_transport.sinks import open_sink

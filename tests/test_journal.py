@@ -19,7 +19,8 @@ from journals import SINK, ids_in, ignore, journal_at, line_of, once, read_all, 
 from cmdrdata_transport import journal as journal_module
 from cmdrdata_transport import segments as segments_module
 from cmdrdata_transport.counters import Counters
-from cmdrdata_transport.journal import Journal, find_home, private_home
+from cmdrdata_transport.home import find_home, private_home
+from cmdrdata_transport.journal import Journal
 from cmdrdata_transport.segments import (
     FORMAT,
     Claim,
@@ -373,7 +374,7 @@ def test_a_home_where_this_user_may_not_go(common: Path) -> None:
     (common / "closed").mkdir(mode=0)
     printed = run(
         """
-        from cmdrdata_transport.journal import obstacle
+        from cmdrdata_transport.home import obstacle
         if os.geteuid() == 0:
             os.setgroups([])
             os.setgid(65534)

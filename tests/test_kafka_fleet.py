@@ -19,7 +19,7 @@ import pytest
 from confluent_kafka import Message
 from kafka_cluster import read
 
-from cmdrdata_transport.delivery import drain
+from cmdrdata_transport.adopting import drain
 from cmdrdata_transport.segments import segments
 
 PATIENCE_SECONDS = 60.0

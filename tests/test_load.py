@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from cmdrdata_transport.delivery import drain
+from cmdrdata_transport.adopting import drain
 from cmdrdata_transport.ledger import Ledger
 from cmdrdata_transport.segments import segments
 

@@ -20,7 +20,7 @@ from cmdrdata_transport import Tracker
 from cmdrdata_transport.cli.app import app
 from cmdrdata_transport.cli.view import duration
 from cmdrdata_transport.counters import WARNINGS
-from cmdrdata_transport.lanes import write_dead_letter
+from cmdrdata_transport.dead_letters import write_dead_letter
 from cmdrdata_transport.metrics import Metrics, Waiting, measure, openmetrics
 from cmdrdata_transport.tallies import Tallies
 

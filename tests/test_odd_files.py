@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from journals import SINK, line_of, once, run, set_up
 
-from cmdrdata_transport.delivery import drain
+from cmdrdata_transport.adopting import drain
 from cmdrdata_transport.doctor import examine
 from cmdrdata_transport.ledger import Ledger
 from cmdrdata_transport.segments import mark_of, record, segments

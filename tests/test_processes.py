@@ -15,7 +15,7 @@ from time import monotonic
 import pytest
 from journals import once, run
 
-from cmdrdata_transport.delivery import drain
+from cmdrdata_transport.adopting import drain
 from cmdrdata_transport.demo.loopback import Answer, Call, Loopback
 from cmdrdata_transport.descriptors import Watch
 from cmdrdata_transport.event import decode

@@ -11,12 +11,12 @@ import pytest
 from journals import Receiver, event_of, ids_in, line_of, once, program, set_up
 from typer.testing import CliRunner, Result
 
+from cmdrdata_transport.adopting import drain
 from cmdrdata_transport.cli.app import app
-from cmdrdata_transport.delivery import drain
+from cmdrdata_transport.dead_letters import dead_letters, letter_box, write_dead_letter
 from cmdrdata_transport.demo.loopback import Answer, Call, Loopback
 from cmdrdata_transport.errors import TrackingError
 from cmdrdata_transport.event import decode
-from cmdrdata_transport.lanes import dead_letters, letter_box, write_dead_letter
 from cmdrdata_transport.ledger import Ledger
 from cmdrdata_transport.replaying import letters, resend
 from cmdrdata_transport.segments import backlog

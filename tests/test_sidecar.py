@@ -21,8 +21,8 @@ from journals import run, set_up
 from rich.console import Console
 
 from cmdrdata_transport import Tracker
+from cmdrdata_transport.adopting import FOLLOWER, follow
 from cmdrdata_transport.cli import drain as command
-from cmdrdata_transport.delivery import FOLLOWER, follow
 from cmdrdata_transport.demo.loopback import Answer, Call, Loopback
 from cmdrdata_transport.segments import backlog
 from cmdrdata_transport.tallies import tallies
@@ -172,7 +172,7 @@ def test_files_of_another_user_are_told_of(common: Path) -> None:
         """
         import logging
         from cmdrdata_transport.counters import Counters
-        from cmdrdata_transport.delivery import follow
+        from cmdrdata_transport.adopting import follow
         logging.disable()
         journal, _ = journal_at(home / "usage")
         journal.append(line_of(0))

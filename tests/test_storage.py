@@ -16,12 +16,12 @@ import pytest
 from journals import APPLICATION, application, event_of, once, program, run, set_up
 
 from cmdrdata_transport import Tracker
-from cmdrdata_transport.delivery import drain
+from cmdrdata_transport.adopting import drain
+from cmdrdata_transport.dead_letters import dead_letters
 from cmdrdata_transport.doctor import examine
 from cmdrdata_transport.errors import Rejected
 from cmdrdata_transport.event import UsageEvent, decode
-from cmdrdata_transport.journal import private_home
-from cmdrdata_transport.lanes import dead_letters
+from cmdrdata_transport.home import private_home
 from cmdrdata_transport.ledger import Ledger
 from cmdrdata_transport.segments import segments
 

@@ -17,7 +17,8 @@ from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsSer
 from receivers import attributes
 
 from cmdrdata_transport import lanes
-from cmdrdata_transport.delivery import Mode, drain
+from cmdrdata_transport.adopting import drain
+from cmdrdata_transport.delivery import Mode
 from cmdrdata_transport.demo.loopback import Answer, Call, Loopback
 from cmdrdata_transport.errors import Rejected, Unavailable
 from cmdrdata_transport.event import UsageEvent, decode

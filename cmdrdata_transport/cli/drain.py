@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING
 
 from rich.text import Text
 
+from cmdrdata_transport.adopting import Drained, drain, follow
 from cmdrdata_transport.cli.bars import bars, counts
 from cmdrdata_transport.cli.view import number, printable
-from cmdrdata_transport.delivery import Drained, drain, follow
-from cmdrdata_transport.segments import Claim, backlog, claim, remove_if_delivered
+from cmdrdata_transport.home import backlog_of
+from cmdrdata_transport.segments import Claim, claim, remove_if_delivered
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -31,7 +32,7 @@ _AT_ONCE_BYTES = 16 * 1024 * 1024
 
 def show(out: Console, err: Console, *, home: Path, timeout: float) -> bool:
     """Deliver, with a progress bar on `err`; whether nothing of dead processes waits any more."""
-    waiting = [each for each in backlog(home / "journal") if not each.live]
+    waiting = [each for each in backlog_of(home) if not each.live]
     totals = {
         sink: sum(each.events for each in waiting if each.sink == sink)
         for sink in sorted({each.sink for each in waiting})
@@ -126,11 +127,11 @@ def _reason(each: Drained) -> str:
 
 def give_up(out: Console, *, home: Path, sink: str) -> bool:
     """Let nothing wait for a sink any more, except of processes at work; False when nothing waited."""
-    waiting = [each for each in backlog(home / "journal") if each.sink == sink]
+    waiting = [each for each in backlog_of(home) if each.sink == sink]
     given_up = sum(_give_up(each.segment, sink) for each in waiting if not each.live)
     out.print(Text(printable(f"{sink}: {number(given_up)} events given up")), soft_wrap=True)
     if not waiting:
-        others = sorted({each.sink for each in backlog(home / "journal")})
+        others = sorted({each.sink for each in backlog_of(home)})
         out.print(Text(printable(f"Events wait for: {', '.join(others) or 'no sink'}")), soft_wrap=True)
     return given_up > 0
 

@@ -9,8 +9,8 @@ from rich.text import Text
 from cmdrdata_transport.cli.asking import agreed
 from cmdrdata_transport.cli.reading import say
 from cmdrdata_transport.cli.view import number, printable
+from cmdrdata_transport.home import backlog_of
 from cmdrdata_transport.housekeeping import Place, at_work, elsewhere, of_customer, old, remains
-from cmdrdata_transport.segments import backlog
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,7 +24,7 @@ def prune(
     out: Console, err: Console, *, home: Path, sinks: Sequence[str], before: datetime, yes: bool
 ) -> bool:
     """Take out what is older; False where the user does not want that."""
-    if waiting := sum(each.events for each in backlog(home / "journal")):
+    if waiting := sum(each.events for each in backlog_of(home)):
         say(err, f"{number(waiting)} deliveries wait in the journal, whose events stay, however old they are")
     return _remove(out, err, old(home, sinks, before), f"before {before:%Y-%m-%d %H:%M:%S}Z", yes=yes)
 

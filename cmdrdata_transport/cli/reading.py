@@ -10,11 +10,11 @@ from urllib.parse import urlsplit
 
 from rich.text import Text
 
+from cmdrdata_transport.adopting import drain
 from cmdrdata_transport.cli.view import printable
-from cmdrdata_transport.delivery import drain
 from cmdrdata_transport.errors import TrackingSetupError
+from cmdrdata_transport.home import backlog_of
 from cmdrdata_transport.ledger import READABLE, Ledger
-from cmdrdata_transport.segments import backlog
 from cmdrdata_transport.sinks import file_of, open_sink
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def is_there(err: Console, home: Path, ledger: str) -> bool:
 def adopt(err: Console, home: Path, ledger: str) -> None:
     """Deliver to `ledger` what dead processes left for it, and say on `err` what is not in it yet."""
     place = _place_of(ledger, home)
-    waiting = {each.sink for each in backlog(home / "journal") if each.sink.startswith(READABLE)}
+    waiting = {each.sink for each in backlog_of(home) if each.sink.startswith(READABLE)}
     if isinstance(place, Path):
         files = {sink for sink in waiting if sink.startswith("sqlite:")}
         same = specs = [sink for sink in files if _place_of(sink, home) == place]

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 from fleet import LEDGER, fleet
 
-from cmdrdata_transport.delivery import drain
+from cmdrdata_transport.adopting import drain
 from cmdrdata_transport.demo.loopback import Loopback
 from cmdrdata_transport.demo.provider import Provider
 from cmdrdata_transport.ledger import Ledger

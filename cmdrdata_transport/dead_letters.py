@@ -16,6 +16,7 @@ from pathlib import Path
 from zlib import crc32
 
 from cmdrdata_transport.appending import append
+from cmdrdata_transport.descriptors import release
 from cmdrdata_transport.event import decode, encode
 from cmdrdata_transport.home import make_private
 
@@ -55,8 +56,7 @@ def letter_box(path: Path, *, wait: bool = True) -> Generator[int]:
             yield fd
             return
         finally:
-            # A child that was forked just now has the file too, and would keep the lock.
-            fcntl.flock(fd, fcntl.LOCK_UN)
+            release(fd)
             os.close(fd)
 
 

@@ -10,6 +10,7 @@ Does not know what was open.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 
 
@@ -20,6 +21,15 @@ def identity(fd: int) -> tuple[int, int] | None:
     except OSError:
         return None
     return found.st_dev, found.st_ino
+
+
+def release(fd: int) -> None:
+    """Let go of the lock on a file that is to be closed: a child that was forked just now has the file too.
+
+    Never raises: a file system without locks has no unlocking either, and files are to be closed there, too.
+    """
+    with contextlib.suppress(OSError):
+        fcntl.flock(fd, fcntl.LOCK_UN)
 
 
 class Watch:

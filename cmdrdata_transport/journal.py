@@ -37,7 +37,7 @@ from zlib import crc32
 
 from cmdrdata_transport import forks
 from cmdrdata_transport.counters import Counters
-from cmdrdata_transport.descriptors import identity
+from cmdrdata_transport.descriptors import identity, release
 from cmdrdata_transport.home import make_private, private_home
 from cmdrdata_transport.segments import Header, record, segments
 
@@ -399,8 +399,7 @@ class _Pen:
         # A program may have closed all its files, and have another by this number now.
         if self.fd >= 0 and identity(self.fd) == self._file:
             if unlock:
-                # A child that was forked at an unlucky moment may have our file too, and live on.
-                fcntl.flock(self.fd, fcntl.LOCK_UN)
+                release(self.fd)
             os.close(self.fd)
         self.fd = -1
 

@@ -94,7 +94,7 @@ class Memory:
         return True
 
     def take_off(self, sink: str, lines: Iterable[bytes]) -> None:
-        """Have these wait for `sink` no more. A thread that hung in it and is back may have done so before."""
+        """Have these wait for `sink` no more; a thread that hung in it and is back may have seen to that."""
         for line in lines:
             with contextlib.suppress(ValueError):
                 self._queues[sink].remove(line)

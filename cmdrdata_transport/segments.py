@@ -34,7 +34,7 @@ from time import time
 from zlib import crc32
 
 from cmdrdata_transport import forks
-from cmdrdata_transport.descriptors import identity
+from cmdrdata_transport.descriptors import identity, release
 from cmdrdata_transport.event import decode, encode
 
 FORMAT = "cmdrdata.journal/1"
@@ -250,8 +250,7 @@ class Claim:
     def _close(self, *, unlock: bool) -> None:
         with forks.opening("read"):
             if unlock and self._is_ours():
-                # A child that came into being without our noticing may have the file too.
-                fcntl.flock(self._mark_fd, fcntl.LOCK_UN)
+                release(self._mark_fd)
             for fd, file in zip((self._segment_fd, self._mark_fd), self._files, strict=True):
                 if identity(fd) == file is not None:
                     os.close(fd)

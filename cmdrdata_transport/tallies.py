@@ -22,6 +22,7 @@ from pathlib import Path
 from time import monotonic, sleep, time
 from typing import Any
 
+from cmdrdata_transport.descriptors import release
 from cmdrdata_transport.event import decode, encode
 
 EVERY_SECONDS = 5.0
@@ -236,6 +237,5 @@ def _held(directory: Path, how: int, patience: float) -> Generator[None]:
                 sleep(0.01)
         yield
     finally:
-        # A child that was forked just now has the directory too, and would keep the lock.
-        fcntl.flock(fd, fcntl.LOCK_UN)
+        release(fd)
         os.close(fd)

@@ -15,6 +15,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from pathlib import Path
 from time import monotonic, sleep
 
+from cmdrdata_transport.descriptors import release
 from cmdrdata_transport.errors import Unavailable
 from cmdrdata_transport.event import encode
 
@@ -136,5 +137,4 @@ def _alone(fd: int) -> Generator[None]:
     try:
         yield
     finally:
-        # A child that was forked just now has the file too, and would keep the lock.
-        fcntl.flock(fd, fcntl.LOCK_UN)
+        release(fd)

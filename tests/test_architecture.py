@@ -41,7 +41,7 @@ FLOORS = (
     {"dead_letters", "journal", "seen"},
     {"home"},
     {"counters", "segments"},
-    {"descriptors", "forks", "greenlets"},
+    {"forks", "greenlets"},
     {"meter", "stated", "tee"},
     {"draining"},
     {"recorder"},
@@ -51,7 +51,7 @@ FLOORS = (
     {"body"},
     {"attribution", "providers", "wire"},
     {"appending", "databases", "jobs", "remedies", "tallies", "traces"},
-    {"event", "identity"},
+    {"descriptors", "event", "identity"},
     {"errors"},
 )
 FLOOR_OF = {room: number for number, rooms in enumerate(reversed(FLOORS)) for room in rooms}

@@ -93,6 +93,26 @@ def test_a_disk_that_is_full_for_all_loses_nothing(disk: Path) -> None:
     assert in_file(dead_letters(disk, "callable:picky")) == once(105)
 
 
+def test_a_journal_that_has_filled_the_disk_makes_room_by_itself(disk: Path) -> None:
+    """When the sink is back, segments go, though no mark fits; nothing is told twice, now or later."""
+    printed = run(
+        """
+        from cmdrdata_transport.errors import Unavailable
+        number, receiver = 0, Receiver(raises=[Unavailable("down")])
+        setup = set_up(home, receiver, mode="flush", segment_bytes=20_000)
+        while not setup.journal.held:
+            setup.append(1, number)
+            number += 1
+        print(setup.delivery.flush(0), os.statvfs(home).f_bavail)
+        print(setup.delivery.flush(60), receiver.got == once(number))
+        print(setup.delivery.close(10), setup.segments(), os.statvfs(home).f_bavail > 50)
+        print(drain(home, [receiver])[0].delivered, receiver.got == once(number))
+        """,
+        disk,
+    )
+    assert printed == "False 0\nTrue True\nTrue [] True\n0 True\n"
+
+
 def test_a_dead_letter_that_does_not_fit_leaves_nothing(tmp_path: Path) -> None:
     """What is half written is taken back: the letter comes again, whole, and spoils no other."""
     printed = run(

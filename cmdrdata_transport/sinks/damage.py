@@ -18,6 +18,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from time import monotonic, sleep
 
+from cmdrdata_transport.descriptors import release
 from cmdrdata_transport.errors import Unavailable
 
 _MAGIC = b"SQLite format 3\0"
@@ -129,8 +130,7 @@ def _identity(path: Path) -> tuple[int, int] | None:
 
 
 def _let_go(fd: int) -> None:
-    # A child that was forked just now has the file too, and would keep the lock.
-    fcntl.flock(fd, fcntl.LOCK_UN)
+    release(fd)
     os.close(fd)
 
 

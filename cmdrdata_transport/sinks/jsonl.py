@@ -17,6 +17,7 @@ from time import monotonic, sleep
 from urllib.parse import SplitResult
 
 from cmdrdata_transport.appending import append
+from cmdrdata_transport.descriptors import release
 from cmdrdata_transport.errors import Unavailable
 from cmdrdata_transport.sinks import file_of
 
@@ -50,8 +51,7 @@ class JsonLinesOutlet:
                 _lock(fd, patience)
                 append(fd, data)
             finally:
-                # A child that was forked just now has the file too, and would keep the lock.
-                fcntl.flock(fd, fcntl.LOCK_UN)
+                release(fd)
                 os.close(fd)
         except OSError as error:
             raise Unavailable(error.strerror or type(error).__name__) from None

@@ -20,6 +20,8 @@ from contextlib import contextmanager
 from typing import Literal, Protocol
 from weakref import WeakSet
 
+from cmdrdata_transport import identity
+
 PATIENCE_SECONDS = 1.0
 """How long a fork waits for files being opened: longer than that takes, short if a thread is stuck."""
 
@@ -93,6 +95,7 @@ def opening(to: Literal["read", "write"]) -> Generator[None]:
 
 def notice() -> None:
     """Do in this process what a child does that Python knows of: it has turned out to be one."""
+    identity.differ()
     _after_in_child()
 
 

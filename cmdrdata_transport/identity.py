@@ -16,7 +16,14 @@ _OURS = "7cd7"
 
 _random = Random()  # noqa: S311 - an id is to be unique, not secret; asking the system each time costs more
 _chance = _random.getrandbits
-os.register_at_fork(after_in_child=_random.seed)
+
+
+def differ() -> None:
+    """In a child: give other ids than its parent and its siblings do."""
+    _random.seed()
+
+
+os.register_at_fork(after_in_child=differ)
 
 
 def new_event_id(seconds: float) -> str:

@@ -320,11 +320,11 @@ class Tracker:
         return outlets
 
     def _make_ready(self) -> None:
-        if self._ready_in == _epoch:
+        if self._ready_in == os.getpid():  # a fork in C tells nobody
             return
         self._delivery.ensure_running()
         self.counters.keep = self._tallies.keep  # from here on there is something that others may ask for
-        self._ready_in = _epoch
+        self._ready_in = os.getpid()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

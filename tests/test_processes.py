@@ -294,3 +294,51 @@ def test_a_thread_that_delivers_imports_no_driver(tmp_path: Path) -> None:
         "kafka://127.0.0.1:1/usage?insecure=1",
     )
     assert printed == "[]\n" * 5
+
+
+def test_calls_of_a_child_that_python_knows_nothing_of_are_its_own(tmp_path: Path) -> None:
+    """A fork in C after the first call: the child's events are not in a file that its parent removes."""
+    printed = run(
+        """
+        import ctypes
+        from cmdrdata_transport import Tracker
+        def record(first, last):
+            for number in range(first, last):
+                tracker.record(provider="openai", usage={"input_tokens": 1}, event_id=f"event-{number}")
+        tracker = Tracker(["sqlite:///usage.db"], home=home)
+        record(0, 5)
+        readable, writable = os.pipe()
+        pid = ctypes.PyDLL(None).fork()
+        if pid == 0:
+            record(5, 10)
+            os.read(readable, 1)
+            record(10, 20)
+            os._exit(0)
+        tracker.close(50)
+        os.write(writable, b"x")
+        print(os.waitpid(pid, 0)[1])
+        """,
+        tmp_path,
+    )
+    assert printed == "0\n"
+    assert in_ledger(tmp_path) == once(20)
+
+
+def test_children_that_python_knows_nothing_of_give_different_ids(tmp_path: Path) -> None:
+    """They inherit the same chance, and would name different events alike."""
+    printed = run(
+        """
+        import ctypes
+        from cmdrdata_transport import Tracker, identity
+        tracker = Tracker([Receiver()], home=home, delivery="flush")
+        tracker.record(provider="openai", usage={})
+        for _ in range(2):
+            if ctypes.PyDLL(None).fork() == 0:
+                tracker.record(provider="openai", usage={})
+                print(identity.new_event_id(1.0), flush=True)
+                os._exit(0)
+            os.wait()
+        """,
+        tmp_path,
+    )
+    assert len(set(printed.split())) == 2

@@ -26,6 +26,7 @@ from cmdrdata_transport.dead_letters import letter_box
 from cmdrdata_transport.errors import TrackingError
 from cmdrdata_transport.event import decode, encode
 from cmdrdata_transport.journal import Journal
+from cmdrdata_transport.seen import Seen
 
 AT_ONCE = 5000
 """Events in one segment: some megabytes."""
@@ -67,10 +68,11 @@ def resend(home: Path, found: Letters) -> int:
     """
     counters = Counters()
     journal = Journal(home, sinks=(), counters=counters)
+    seen = Seen(home, Counters().count)  # where it cannot be asked, nobody's delivery can: all is sent
     sent = 0
     with _taken_out(found.path) as path:
         for some in _some(line for _, line in _letters(path) if line is not None):
-            _spill(journal, some, found.sink)
+            _spill(journal, seen, some, found.sink)
             sent += len(some)
         journal.sync()
         if counters.snapshot():
@@ -99,9 +101,10 @@ def copy(
     waits there, as ever.
     """
     journal = Journal(home, sinks=(), counters=Counters())
+    seen = Seen(home, Counters().count)
     written = 0
     for some in _some(lines):
-        _spill(journal, some, identity)
+        _spill(journal, seen, some, identity)
         written += len(some)
         done = next(
             (each for each in drain(home, [sink], environ=environ, timeout=timeout) if each.sink == identity),
@@ -119,7 +122,8 @@ def _some(lines: Iterable[bytes]) -> Iterator[list[bytes]]:
         yield some
 
 
-def _spill(journal: Journal, lines: list[bytes], sink: str) -> None:
+def _spill(journal: Journal, seen: Seen, lines: list[bytes], sink: str) -> None:
+    seen.anew(lines, sink)  # before they are there: a program at work may deliver them at once
     if not journal.spill(lines, sink):
         raise TrackingError(f"{journal.directory} takes nothing: is the disk full, or somebody else's?")
 

@@ -65,7 +65,7 @@ class Seen:
         return self._ask(self._look_up, lines, sink)
 
     def anew(self, lines: Sequence[bytes], sink: str) -> None:
-        """Have these sent to `sink` once more, since somebody asks for that: they are the first from now on."""
+        """Have these sent to `sink` once more, as somebody asks for that: they are the first from now on."""
         self._ask(self._replace, lines, sink)
 
     def _ask(self, how: _Question, lines: Sequence[bytes], sink: str) -> set[int]:

@@ -461,6 +461,21 @@ class TestWhatWasSent:
         lines = [line_of(1, event_id=event_id, model=model) for model in ("gpt-5", "other")]
         assert Seen(tmp_path, lambda *_: None).again(lines, "a") == {1}
 
+    def test_it_is_the_event_s_own_id_that_counts(self, tmp_path: Path) -> None:
+        """However it is written, and whatever the application's metadata calls an id."""
+        metadata = {"event_id": "evt-1"}
+        one, other = (line_of(1, event_id=f'order "{name}"', metadata=metadata) for name in "ab")
+        again = line_of(2, event_id='order "a"')
+        assert Seen(tmp_path, lambda *_: None).again([one, other, again], "a") == {2}
+
+    def test_what_somebody_asks_for_anew_is_sent_again(self, tmp_path: Path) -> None:
+        """By another record, too; from then on it is that one's."""
+        seen = Seen(tmp_path, lambda *_: None)
+        first, second = line_of(1, event_id=self.ID), line_of(2, event_id=self.ID, model="other")
+        assert seen.again([first], "a") == set()
+        seen.anew([second], "a")
+        assert seen.again([second, first], "a") == {1}
+
     def test_where_nothing_can_be_looked_up_all_is_sent(self, tmp_path: Path) -> None:
         """A second telling can be told by its id; one that is missing is lost."""
         (tmp_path / "seen.db").write_bytes(b"this is no database" * 100)

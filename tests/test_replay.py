@@ -5,12 +5,14 @@ from __future__ import annotations
 import signal
 import threading
 from collections import Counter
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 from journals import Receiver, event_of, ids_in, line_of, once, program, set_up
 from typer.testing import CliRunner, Result
 
+from cmdrdata_transport import Tracker
 from cmdrdata_transport.adopting import drain
 from cmdrdata_transport.cli.app import app
 from cmdrdata_transport.dead_letters import dead_letters, letter_box, write_dead_letter
@@ -219,6 +221,17 @@ def test_a_file_is_warned_of(tmp_path: Path) -> None:
     assert [decode(line) for line in lines] == [
         event_of(number, timestamp=f"2026-{'12' if number % 2 else '11'}-21T12:00:00Z") for number in range(3)
     ]
+
+
+def test_a_sink_that_has_lost_its_events_gets_them_again(tmp_path: Path) -> None:
+    """Though it was sent these ids before, by records that were written otherwise."""
+    with closing(Tracker([LEDGER, LINES], home=tmp_path, delivery="flush")) as tracker:
+        for number in range(5):
+            tracker.record(provider="openai", usage={"input_tokens": 1}, event_id=f"event-{number}")
+        assert tracker.flush(30)
+    (tmp_path / "usage.jsonl").unlink()
+    assert "5 sent" in typed(tmp_path, "--from-ledger", "--sink", LINES, "--yes").output
+    assert ids_in((tmp_path / "usage.jsonl").read_bytes().splitlines()) == once(5)
 
 
 def test_a_sink_that_takes_no_more_keeps_them_waiting(

@@ -14,17 +14,21 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from journals import Receiver, Setup, once, set_up
+from journals import Receiver, Setup, line_of, once, set_up
 from typer.testing import CliRunner
 
 from cmdrdata_transport import Tracker, UsageEvent, journal, lanes
 from cmdrdata_transport.cli.app import app
 from cmdrdata_transport.demo.loopback import Answer, Call, Loopback
 from cmdrdata_transport.doctor import examine
+from cmdrdata_transport.errors import Unavailable
 from cmdrdata_transport.ledger import Ledger
 from cmdrdata_transport.sinks.damage import opening
 
 LEDGER = "sqlite:///usage.db"
+
+PAGE = 4096
+"""The bytes of a page of SQLite's."""
 
 
 def stored(path: Path) -> Counter[int]:
@@ -114,6 +118,35 @@ def test_it_is_said_what_can_be_read_in_the_one_set_aside(
     assert stored(tmp_path / "usage.db") == once(51, start=50)
 
 
+@pytest.mark.parametrize(
+    ("noise", "around", "said"),
+    [
+        pytest.param(b"\xa5" * PAGE, 30, "malformed", id="a page"),
+        pytest.param(b"x" * 20, 0, "1 events are damaged", id="an event"),
+        pytest.param(b"\xff" * 20, 0, "no UTF-8", id="bytes that are no text"),
+    ],
+)
+def test_what_is_whole_behind_damage_is_read(tmp_path: Path, noise: bytes, around: int, said: str) -> None:
+    """A ledger gives all events but the damaged ones, and behind the last an error that says so."""
+    setup = set_up(tmp_path, LEDGER, mode="flush")
+    setup.append(2000)
+    assert setup.delivery.close(30)
+    path = tmp_path / "usage.db"
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    with path.open("r+b") as file:
+        place = file.read().index(line_of(1000))
+        file.seek(place - place % len(noise) if len(noise) == PAGE else place)
+        file.write(noise)
+    found: list[int] = []
+    with Ledger.open(path) as ledger, pytest.raises(Unavailable, match=said):
+        found.extend(int(each.event.event_id.removeprefix("event-")) for each in ledger.events())
+    assert found == sorted(found)
+    missing = {*range(2000)} - {*found}
+    assert 1000 in missing
+    assert missing <= {*range(1000 - around, 1001 + around)}
+
+
 def test_what_can_be_read_of_the_one_set_aside_comes_back(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -130,7 +163,7 @@ def test_what_can_be_read_of_the_one_set_aside_comes_back(
     assert f"{aside(tmp_path)[0]} was set aside" in problem
     typed = problem.partition("cmdrdata-transport ")[2].partition(";")[0].split()
     done = CliRunner().invoke(app, [*typed, "--yes"], env={"CMDRDATA_HOME": str(tmp_path), "COLUMNS": "300"})
-    assert "The ledger cannot be read further: database disk image is malformed" in done.output
+    assert "Not all of the ledger can be read: database disk image is malformed" in done.output
     assert done.exit_code == 1
     found = stored(path)
     assert set(found.values()) == {1}

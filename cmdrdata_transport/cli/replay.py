@@ -82,8 +82,9 @@ def from_ledger(
     if "://" in ledger:
         shown = open_sink(ledger, home=home, environ=os.environ).identity
         _not_itself(shown, outlet.identity)
+    cut: list[str] = []
     with Ledger.open(ledger, home=home) as opened:
-        total = _total(opened, since, until)
+        total = _total(opened, since, until, cut)
         times = "".join(
             f" {word} {moment:%Y-%m-%d %H:%M:%S}Z"
             for word, moment in (("since", since), ("until", until))
@@ -94,8 +95,8 @@ def from_ledger(
             said += ", which has events twice that it has already"
         out.print(Text(printable(said)), soft_wrap=True)
         if not total:
-            return True
-        cut: list[str] = []
+            return _is_whole(out, cut)
+        cut.clear()
         if not agreed(err, "Send them?", yes=yes):
             return False
         with (
@@ -114,27 +115,33 @@ def from_ledger(
             )
     if stopped is None:
         out.print(f"{number(written)} sent")
-        for reason in cut:
-            out.print(Text(printable(f"The ledger cannot be read further: {reason}"), style="yellow"))
-        return not cut
+        return _is_whole(out, cut)
     taken = written - stopped.pending
     told = f"{number(taken)} sent; {number(stopped.pending)} wait in the journal ({stopped.trouble})"
     out.print(Text(printable(f"{told}, and {number(total - written)} were not begun with"), style="yellow"))
     return False
 
 
-def _total(ledger: Ledger, since: datetime | None, until: datetime | None) -> int:
+def _is_whole(out: Console, cut: list[str]) -> bool:
+    for reason in cut:
+        out.print(
+            Text(printable(f"Not all of the ledger can be read: {reason}"), style="yellow"), soft_wrap=True
+        )
+    return not cut
+
+
+def _total(ledger: Ledger, since: datetime | None, until: datetime | None, cut: list[str]) -> int:
     try:
         return sum(row["events"] for row in ledger.report(by=(), since=since, until=until))
     except Unavailable:  # a damaged one: as many as can be read
-        with closing(_lines(ledger, since, until, [])) as lines:
+        with closing(_lines(ledger, since, until, cut)) as lines:
             return sum(1 for _ in lines)
 
 
 def _lines(
     ledger: Ledger, since: datetime | None, until: datetime | None, cut: list[str]
 ) -> Generator[bytes]:
-    """The events, up to where the ledger is damaged; `cut` is told of that."""
+    """The events that can be read; `cut` is told why it is not all of them."""
     try:
         for entry in ledger.events(since=since, until=until):
             yield entry.event.to_json()

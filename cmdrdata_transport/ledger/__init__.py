@@ -14,7 +14,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any, Protocol, Self
 
-from cmdrdata_transport.errors import TrackingSetupError
+from cmdrdata_transport.errors import TrackingSetupError, Unavailable
 from cmdrdata_transport.event import FRACTIONAL_UNITS, UNITS, UsageEvent
 from cmdrdata_transport.ledger.query import ENDS, SHARES, Bounds, check_groups
 from cmdrdata_transport.ledger.sqlite import SqliteReader
@@ -160,16 +160,19 @@ class Ledger:
         return [dict(zip(names, row, strict=True)) for row in in_order]
 
     def events(self, *, since: When = None, until: When = None) -> Iterator[Entry]:
-        """The events from `since` on and before `until`, in the order in which they were stored."""
-        return _read(self._reader.entries(_bounds(since, until)))
+        """The events from `since` on and before `until`, in the order in which they were stored.
+
+        Damaged ones are left out, and `Unavailable` is raised at the end where there were some.
+        """
+        return _whole(self._reader.entries(_bounds(since, until)))
 
     def tail(self, after: int = 0, *, most: int = _TAILED) -> list[Entry]:
         """The events stored after `position`, at most so many. `last()` says where to begin."""
-        return list(_read(self._reader.after(after, most)))
+        return list(_read(self._reader.after(after, most), []))
 
     def newest(self, most: int) -> list[Entry]:
         """The last events, at most so many, the newest last."""
-        return list(_read(self._reader.newest(most)))
+        return list(_read(self._reader.newest(most), []))
 
     def last(self) -> int:
         """The position of the newest event; 0 when there is none.
@@ -179,9 +182,22 @@ class Ledger:
         return self._reader.last()
 
 
-def _read(rows: Iterable[tuple[int, str]]) -> Iterator[Entry]:
+def _whole(rows: Iterable[tuple[int, str]]) -> Iterator[Entry]:
+    damaged: list[int] = []
+    yield from _read(rows, damaged)
+    if damaged:
+        raise Unavailable(f"{len(damaged)} events are damaged")
+
+
+def _read(rows: Iterable[tuple[int, str]], damaged: list[int]) -> Iterator[Entry]:
+    """The events; `damaged` is told the positions of what is none."""
     for position, text in rows:
-        yield Entry(position=position, event=UsageEvent.from_json(text.encode()))
+        try:
+            event = UsageEvent.from_json(text.encode())
+        except ValueError:
+            damaged.append(position)
+        else:
+            yield Entry(position=position, event=event)
 
 
 def _bounds(since: When, until: When) -> Bounds:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 from array import array
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from decimal import Context, Decimal, InvalidOperation
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,9 @@ from cmdrdata_transport.ledger.query import COLUMNS, Bounds, Words, between, dur
 from cmdrdata_transport.sinks.sqlite import columns
 
 FETCHED = 500
+
+TRIED = 100_000
+"""How many positions are tried where a ledger is too damaged to say how many it has: a second or so."""
 
 _WORDS = Words(
     bound="?",
@@ -70,9 +73,21 @@ class SqliteReader:
             raise Unavailable(str(error)) from None
 
     def entries(self, bounds: Bounds) -> Iterator[tuple[int, str]]:
-        """Position and JSON of the events of a time, in order."""
+        """Position and JSON of the events of a time, in order; damaged ones are left out.
+
+        Raises `Unavailable` behind the last one where some were, or none can be read any more.
+        """
         where, values = between(_WORDS, bounds)
-        return self._entries(f"WHERE {where} ORDER BY seq", values)
+        position = 0
+        try:
+            for position, text in self._entries(f"WHERE {where} ORDER BY seq", values):
+                yield position, text
+        except sqlite3.Error as error:
+            if _is_damage(error):
+                yield from self._one_by_one(where, values, position)
+            # What Python says of text that is no UTF-8 quotes it.
+            said = str(error) if hasattr(error, "sqlite_errorcode") else "an event is no UTF-8"
+            raise Unavailable(said) from None
 
     def after(self, position: int, most: int) -> list[tuple[int, str]]:
         """The first so many behind a position."""
@@ -90,11 +105,33 @@ class SqliteReader:
         """Close the file."""
         self._connection.close()
 
+    def _one_by_one(self, where: str, values: Sequence[object], position: int) -> Iterator[tuple[int, str]]:
+        """Those behind a position of which each can be read by itself: a damaged page has few of them."""
+        for each in range(position + 1, self._end(position) + 1):
+            with suppress(sqlite3.Error):
+                yield from self._connection.execute(
+                    f"SELECT seq, event FROM usage_events WHERE seq = ? AND {where}",  # noqa: S608 - our own words
+                    [each, *values],
+                ).fetchall()
+
+    def _end(self, position: int) -> int:
+        """The greatest position that there is; where that is damaged, one that is worth trying up to."""
+        for found_by in ("seq > 0", "event_id > ''"):  # in the table, or in an index
+            sql = f"SELECT coalesce(max(seq), 0) FROM usage_events WHERE {found_by}"  # noqa: S608 - our own words
+            with suppress(sqlite3.Error):
+                return int(self._connection.execute(sql).fetchone()[0])
+        return position + TRIED
+
     def _entries(self, rest: str, values: Sequence[object]) -> Iterator[tuple[int, str]]:
         sql = f"SELECT seq, event FROM usage_events {rest}"  # noqa: S608 - our own words
         with closing(self._connection.execute(sql, values)) as found:
             while rows := found.fetchmany(FETCHED):
                 yield from rows
+
+
+def _is_damage(error: sqlite3.Error) -> bool:
+    # Text that is no UTF-8 is found by Python, which gives no code.
+    return getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF == sqlite3.SQLITE_CORRUPT
 
 
 def _opened(path: Path) -> sqlite3.Connection:

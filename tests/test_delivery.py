@@ -131,7 +131,7 @@ def test_a_dropped_delivery_delivers_first(tmp_path: Path) -> None:
 # --- sinks that fail --------------------------------------------------------------------------------
 
 
-@THREADS
+@pytest.mark.parametrize("mode", ["background", pytest.param("flush", marks=pytest.mark.slow)])
 def test_a_sink_that_fails_is_tried_again(tmp_path: Path, *, mode: Mode) -> None:
     """Any error of a sink is a reason to come back, with one event first, and not to lose or repeat one."""
     receiver = Receiver(raises=[Unavailable("later"), ValueError("a bug"), SystemExit(), CancelledError()])

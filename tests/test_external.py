@@ -18,6 +18,7 @@ from journals import line_of
 from cmdrdata_transport import Tracker, TrackingSetupError, UsageEvent
 from cmdrdata_transport.adopting import follow
 from cmdrdata_transport.errors import TrackingError
+from cmdrdata_transport.journal import LEAST_JOURNAL_BYTES
 from cmdrdata_transport.ledger import Ledger
 from cmdrdata_transport.segments import backlog
 
@@ -125,6 +126,43 @@ def test_a_process_at_work_delivers_nothing_itself(tmp_path: Path) -> None:
         assert tracker.flush(10)
     assert customers(tmp_path) == ["acme"]
     tracker.close(0)
+
+
+def fill(tracker: Tracker) -> int:
+    """Record until the journal takes no more, and a few more; how many."""
+    before = tracker.stats().get("events", 0)
+    while tracker.stats().get("memory_journal", 0) < 5:
+        tracker.record(
+            provider="x-ai", usage={"input_tokens": 1}, customer_id="acme", metadata={"why": "x" * 10_000}
+        )
+    return tracker.stats()["events"] - before
+
+
+def test_what_is_held_in_memory_is_written_when_there_is_room(tmp_path: Path) -> None:
+    """`flush` is not content before; and the end of the tracker writes what nobody has flushed."""
+    tracker = Tracker([LEDGER], home=tmp_path, delivery="external", max_journal_bytes=LEAST_JOURNAL_BYTES)
+    number = fill(tracker)
+    assert not tracker.flush(0)
+    with following(tmp_path):
+        assert tracker.flush(30)
+        assert customers(tmp_path) == ["acme"] * number
+    tracker.close(0)
+    assert "memory_dropped" not in tracker.stats()
+
+
+def test_what_is_held_in_memory_at_the_end_is_counted_for_each_sink(tmp_path: Path) -> None:
+    """Where nothing takes it, it is lost, and is not called held."""
+    tracker = Tracker(
+        [LEDGER, "jsonl:///usage.jsonl"],
+        home=tmp_path,
+        delivery="external",
+        max_journal_bytes=LEAST_JOURNAL_BYTES,
+    )
+    number = fill(tracker)
+    tracker.close(0)
+    assert tracker.stats()["memory_dropped"] == 2 * 5
+    with following(tmp_path):
+        wait_for(tmp_path, ["acme"] * (number - 5))
 
 
 def test_the_command_follows_until_it_is_told_to_end(tmp_path: Path) -> None:

@@ -286,7 +286,13 @@ def test_another_kind_of_file_is_left_where_it_is(tmp_path: Path) -> None:
 LATER, EARLIER = 400 * 24 * 3600.0, -400 * 24 * 3600.0
 
 
-@pytest.mark.parametrize("jumps", [(EARLIER, 0.0), (LATER, 0.0), (0.0, LATER, EARLIER, 0.0)])
+@pytest.mark.parametrize(
+    "jumps",
+    [
+        *(pytest.param(each, marks=pytest.mark.slow) for each in ((EARLIER, 0.0), (LATER, 0.0))),
+        (0.0, LATER, EARLIER, 0.0),
+    ],
+)
 def test_a_clock_that_jumps_loses_and_doubles_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, jumps: tuple[float, ...]
 ) -> None:

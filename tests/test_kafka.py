@@ -281,6 +281,7 @@ def test_a_topic_that_is_not_ours_is_put_right(
     outlet.close()
 
 
+@pytest.mark.slow
 def test_a_topic_that_is_made_late_gets_all(
     tmp_path: Path, cluster: Cluster, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -384,6 +385,7 @@ def test_an_event_that_is_too_large_stops_no_other(tmp_path: Path, cluster: Clus
 # --- what is not lost, and not told twice -----------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_what_is_under_way_is_not_sent_again(tmp_path: Path, cluster: Cluster) -> None:
     """A slow broker outlasts the caller's time: the next send waits for the same message."""
     outlet = opened(cluster.url, tmp_path)
@@ -400,6 +402,7 @@ def test_what_is_under_way_is_not_sent_again(tmp_path: Path, cluster: Cluster) -
     outlet.close()
 
 
+@pytest.mark.slow
 def test_what_was_taken_of_a_batch_is_said(tmp_path: Path, cluster: Cluster) -> None:
     """One customer's events got through: the journal goes on after the first, and none is there twice."""
     outlet: Any = opened(cluster.url, tmp_path)
@@ -418,6 +421,7 @@ def test_what_was_taken_of_a_batch_is_said(tmp_path: Path, cluster: Cluster) -> 
     outlet.close()
 
 
+@pytest.mark.slow
 def test_an_outage_delays_and_loses_nothing(
     tmp_path: Path, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:

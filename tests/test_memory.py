@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 from endings import CHAT, COUNTS, DOCUMENT, HELLO, JSON, delta
-from four_ways import FOUR, URL, App, Script, World, run
+from four_ways import ASYNCIO, FOUR, SYNC, URL, App, Script, World, run
 
 from cmdrdata_transport.body import LARGEST_DOCUMENT, LARGEST_REFUSAL
 
@@ -168,8 +168,15 @@ PASSING = (
 )
 
 
+WORLDS = [
+    *(pytest.param(each, marks=pytest.mark.slow) for each in (SYNC[0], ASYNCIO[1])),
+    SYNC[1],
+    ASYNCIO[0],
+]
+
+
 @pytest.mark.parametrize("passing", PASSING, ids=str)
-@pytest.mark.parametrize("world", FOUR, ids=str)
+@pytest.mark.parametrize("world", WORLDS, ids=str)
 def test_a_body_passes_in_a_bounded_memory(world: World, passing: Passing) -> None:
     """No more than the largest event in it is held, and no more than that is read at once."""
     measured = []

@@ -233,6 +233,7 @@ def test_what_the_workers_of_a_pool_record_is_there(tmp_path: Path, method: str)
     assert in_ledger(tmp_path) == once(41)
 
 
+@pytest.mark.slow
 def test_children_of_children_and_children_by_the_dozen(tmp_path: Path) -> None:
     """A program forks in a loop while its threads record and deliver; each child forks another and goes."""
     run(
@@ -324,6 +325,7 @@ def test_calls_of_a_child_that_python_knows_nothing_of_are_its_own(tmp_path: Pat
     assert in_ledger(tmp_path) == once(20)
 
 
+@pytest.mark.slow
 def test_children_that_python_knows_nothing_of_give_different_ids(tmp_path: Path) -> None:
     """They inherit the same chance, and would name different events alike."""
     printed = run(

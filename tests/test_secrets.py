@@ -56,6 +56,7 @@ def everything_in(home: Path) -> str:
     return "".join(str(path) + path.read_bytes().decode("latin-1") for path in files)
 
 
+@pytest.mark.slow
 def test_what_is_secret_is_shown_nowhere(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -203,7 +203,7 @@ EVERY_LOOK = [
 ]
 
 
-@pytest.mark.parametrize("coding", [None, "gzip"])
+@pytest.mark.parametrize("coding", [None, pytest.param("gzip", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("asynchronous", [False, True], ids=["sync", "async"])
 @pytest.mark.parametrize(("sdk", "look"), EVERY_LOOK)
 def test_an_application_sees_what_it_would_see_without_us(

@@ -14,7 +14,7 @@ import contextlib
 import logging
 import threading
 from collections import Counter, deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from time import monotonic
 
 from cmdrdata_transport import forks
@@ -25,6 +25,9 @@ LOG_EVERY_SECONDS = 60.0
 
 DETAILS = 4
 """So many different ones are named in a line, the last: two sinks that fail are both to be read of."""
+
+PATIENCE_SECONDS = 1.0
+"""How long another thread may be adding up, which takes microseconds."""
 
 UNSETTLED_LIMIT = 10_000
 """Counts that may wait when nobody settles them; some 80 KiB."""
@@ -96,17 +99,24 @@ class Counters:
             return
         try:
             self._add_up()
-            self._log()
+            told = self._to_tell()
             self.keep(self._totals)
         finally:
             self._settling.release()
+        _log(told)
 
     def snapshot(self) -> dict[str, int]:
-        """All counts so far, by name."""
-        with self._settling:
-            self._add_up()
-            self._log()
-            return dict(self._totals)
+        """All counts so far, by name; or as they stood, for the handler of a signal that came in between."""
+        told: list[tuple[object, ...]] = []
+        if self._settling.acquire(timeout=PATIENCE_SECONDS):
+            try:
+                self._add_up()
+                told = self._to_tell()
+            finally:
+                self._settling.release()
+        totals = dict(self._totals)
+        _log(told)
+        return totals
 
     def after_fork_in_child(self) -> None:
         """Start at zero, with a lock that no thread of the parent's holds."""
@@ -126,7 +136,9 @@ class Counters:
                 details.append(detail)
                 del details[:-DETAILS]
 
-    def _log(self) -> None:
+    def _to_tell(self) -> list[tuple[object, ...]]:
+        """What is to be logged now."""
+        told: list[tuple[object, ...]] = []
         now = self._clock()
         for name in [*self._heard]:
             total = self._totals[name]
@@ -135,5 +147,12 @@ class Counters:
                 self._last_logged[name] = (now, total)
                 details = "; ".join(filter(None, self._heard.pop(name)))
                 about = f" ({details})" if details else ""
-                with contextlib.suppress(Exception):  # a handler of the application's may fail
-                    logger.warning("%s: %d more, %s%s", name, total - logged, WARNINGS[name], about)
+                told.append((name, total - logged, WARNINGS[name], about))
+        return told
+
+
+def _log(told: Iterable[tuple[object, ...]]) -> None:
+    # Whoever has the lock must not: a handler of the application's may ask for the counts, or fail.
+    for each in told:
+        with contextlib.suppress(Exception):
+            logger.warning("%s: %d more, %s%s", *each)

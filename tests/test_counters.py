@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import threading
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import httpx
 import pytest
 
 from cmdrdata_transport import counters as counters_module
-from cmdrdata_transport.counters import Counters
+from cmdrdata_transport.counters import Counters, logger
 from cmdrdata_transport.event import UsageEvent
 from cmdrdata_transport.httpx import TrackedTransport
 from cmdrdata_transport.tracker import Tracker
@@ -84,3 +85,41 @@ def test_somebody_is_there_to_log_that_every_call_is_left_out(tmp_path: Path) ->
     assert "cmdrdata callable:never_called" in [each.name for each in threading.enumerate()]
     tracker.close()
     assert tracker.stats() == {"skipped_no_customer": 1}
+
+
+def test_a_handler_of_logs_may_ask_for_the_counts() -> None:
+    """It is called when nobody holds what it waits for, in whatever thread it asks."""
+    counters = Counters()
+    asked: list[dict[str, int]] = []
+
+    class Asking(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            thread = threading.Thread(target=lambda: asked.append(counters.snapshot()))
+            thread.start()
+            thread.join()
+            asked.append(counters.snapshot())
+
+    handler = Asking()
+    logger.addHandler(handler)
+    try:
+        counters.count("unavailable", "a")
+        counters.settle()
+        counters.count("torn", "b")
+        counters.snapshot()
+    finally:
+        logger.removeHandler(handler)
+    assert asked == [{"unavailable": 1}] * 2 + [{"unavailable": 1, "torn": 1}] * 2
+
+
+def test_the_handler_of_a_signal_may_ask_for_the_counts() -> None:
+    """Also where it interrupts the thread that adds up."""
+    counters = Counters()
+    asked: list[dict[str, int]] = []
+    former = signal.signal(signal.SIGUSR1, lambda *_: asked.append(counters.snapshot()))
+    try:
+        counters.keep = lambda _: signal.raise_signal(signal.SIGUSR1)
+        counters.count("events")
+        counters.settle()
+    finally:
+        signal.signal(signal.SIGUSR1, former)
+    assert asked == [{"events": 1}]

@@ -55,8 +55,8 @@ LONGEST_PAUSE_SECONDS = 60.0
 that many processes do not come back at the same moment."""
 
 OPEN_AT_ONCE = 16
-"""Segments of its own that a lane has open, two files each: while a sink is down there come to be more of
-them than a process may have files."""
+"""Segments that a lane has open while they are written or wait, two files each: while a sink is down, or for
+many processes that leave delivery to one, there come to be more than a process may have files."""
 
 LONGEST_ASKED_SECONDS = 900.0
 """The longest pause that a receiver can ask for: some ask for days."""
@@ -248,11 +248,15 @@ class Lane:
         for own in self._journal.own():
             self._claim_own(own)
         # All that are claimed, and not only those: another lane may have seen the end of one before us.
+        crowded = len(self._claims) >= OPEN_AT_ONCE
         for path, claimed in list(self._claims.items()):
             if not self._is_pausing() and not (tried and _is_over(deadline)):
                 tried = True  # once at least: others may have used up the time
-                more = self._from_claim(claimed, deadline) or more
-                if claimed.done:
+                left_over = self._from_claim(claimed, deadline)
+                more = left_over or more
+                if claimed.live and crowded and not left_over:
+                    self._claims.pop(path).close()  # for another one; it is found again
+                elif claimed.done:
                     del self._claims[path]
                     if self._conclude(claimed):
                         self._journal.forget(path)
@@ -263,7 +267,7 @@ class Lane:
                 self._left = None
                 self._conclude(left)
             more = True
-        return more and not self._is_pausing()
+        return (more or bool(self._left_paths)) and not self._is_pausing()
 
     def _from_memory(self, deadline: float | None) -> bool:
         lines = list(islice(self._queue, self._limit()))
@@ -395,6 +399,10 @@ class Lane:
         while self._left is None and self._left_paths:
             path = self._left_paths.popleft()
             made = self._claim(path, None)
+            if isinstance(made, Claim) and made.live and len(self._claims) >= OPEN_AT_ONCE:
+                made.close()
+                self._left_paths.append(path)
+                break
             if isinstance(made, Claim) and made.live:
                 self._claims[path] = made  # it has no end yet, and others shall not wait for that
             elif isinstance(made, Claim):

@@ -17,13 +17,14 @@ from time import monotonic, sleep
 
 import pytest
 from fleet import FOLLOW, fleet
-from journals import run, set_up
+from journals import program, run, set_up
 from rich.console import Console
 
 from cmdrdata_transport import Tracker
 from cmdrdata_transport.adopting import FOLLOWER, follow
 from cmdrdata_transport.cli import drain as command
 from cmdrdata_transport.demo.loopback import Answer, Call, Loopback
+from cmdrdata_transport.event import decode
 from cmdrdata_transport.segments import backlog
 from cmdrdata_transport.tallies import tallies
 
@@ -195,3 +196,27 @@ def test_files_of_another_user_are_told_of(common: Path) -> None:
         common,
     )
     assert printed == "{'segment_blocked'}\n"
+
+
+@pytest.mark.slow
+def test_more_programs_than_it_may_have_files_are_all_delivered(tmp_path: Path) -> None:
+    """What is written now and then takes turns; and nothing of it is delivered twice."""
+    trackers = [record(tmp_path, "jsonl:///usage.jsonl", LEDGER) for _ in range(60)]
+    following = program(
+        """
+        from cmdrdata_transport.adopting import follow
+        resource.setrlimit(resource.RLIMIT_NOFILE, (100, 100))
+        follow(home, stop=(home / "stop").exists)
+        """,
+        tmp_path,
+    )
+    for _ in range(2):
+        wait_until(lambda: not backlog(tmp_path / "journal"))
+        for each in trackers:
+            each.record(provider="openai", usage={"input_tokens": 1})
+    wait_until(lambda: not backlog(tmp_path / "journal"))
+    (tmp_path / "stop").touch()
+    following.communicate(timeout=60)
+    assert following.returncode == 0
+    ids = [decode(line)["event_id"] for line in (tmp_path / "usage.jsonl").read_bytes().splitlines()]
+    assert len(ids) == len(set(ids)) == 180

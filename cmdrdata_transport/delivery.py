@@ -60,6 +60,7 @@ class Delivery:
         self._closed = False
         self._starting = threading.Lock()
         self._lanes = lanes_to(() if mode == "external" else outlets.values(), journal, counters)
+        self._sinks = tuple(outlets)
         self._running = False
         self.used = False
         """Whether it ever had something to do."""
@@ -88,6 +89,8 @@ class Delivery:
         """
         deadline = _deadline(timeout)
         self._look_for_removed()
+        if self._mode == "external" and not self._write_held(deadline):
+            return False
         awaited = [(own, size) for own in self._journal.own() if (size := _size(own.path)) > own.start]
         if self._have_all(awaited):
             return True
@@ -120,6 +123,8 @@ class Delivery:
             lane.stop()
         for lane in self._lanes:
             lane.join(None if deadline is None else max(0.0, deadline - monotonic()))
+        if self._mode == "external":
+            self._give_up_held()
         for own in self._journal.own():
             with contextlib.suppress(OSError):
                 if own.finished() and remove_if_delivered(own.path):
@@ -170,6 +175,22 @@ class Delivery:
             if not {lane.identity for lane in self._lanes if lane.reads(own.path)}.issuperset(own.sinks):
                 self._journal.miss(own)
 
+    def _write_held(self, deadline: float | None) -> bool:
+        """Have the journal write what it holds in memory, as lanes do elsewhere; False if it could not."""
+        while self._journal.held and not self._journal.recover():
+            if deadline is not None and monotonic() >= deadline:
+                return False
+            _pause(deadline)
+        return True
+
+    def _give_up_held(self) -> None:
+        """Write what the journal holds in memory, or count it as lost, since nobody is left to do it."""
+        self._journal.close()
+        lines = self._journal.take_held()
+        for sink in self._sinks if lines else ():
+            if not self._journal.spill(lines, sink):
+                self._counters.count("memory_dropped", sink, len(lines))
+
     def _have_all(self, awaited: Sequence[tuple[OwnSegment, int]]) -> bool:
         if self._mode == "external":
             return all(
@@ -185,8 +206,7 @@ class Delivery:
         moved = [more for _, more in in_turn(behind or idle, deadline)]
         self._counters.settle()
         if not any(moved):
-            # By this name: where gevent comes late, it is another function then.
-            time.sleep(0.01 if deadline is None else max(0.0, min(0.01, deadline - monotonic())))
+            _pause(deadline)
 
 
 def _has_all(lane: Lane, awaited: Iterable[tuple[OwnSegment, int]]) -> bool:
@@ -195,6 +215,11 @@ def _has_all(lane: Lane, awaited: Iterable[tuple[OwnSegment, int]]) -> bool:
         for own, size in awaited
         if lane.identity in own.sinks
     )
+
+
+def _pause(deadline: float | None) -> None:
+    # By this name: where gevent comes late, it is another function then.
+    time.sleep(0.01 if deadline is None else max(0.0, min(0.01, deadline - monotonic())))
 
 
 def _deadline(timeout: float | None) -> float | None:

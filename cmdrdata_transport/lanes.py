@@ -260,13 +260,14 @@ class Lane:
                     del self._claims[path]
                     if self._conclude(claimed):
                         self._journal.forget(path)
-        over = tried and _is_over(deadline)
+        over, known = tried and _is_over(deadline), len(self._claims)
         if not (over or self._is_pausing()) and (left := self._claim_left()):
             self._from_claim(left, deadline)
             if left.done:
                 self._left = None
                 self._conclude(left)
             more = True
+        more = more or len(self._claims) > known  # what is being written was found: its turn is the next one
         return (more or bool(self._left_paths)) and not self._is_pausing()
 
     def _from_memory(self, deadline: float | None) -> bool:

@@ -184,6 +184,14 @@ def test_the_command_follows_until_it_is_told_to_end(tmp_path: Path) -> None:
             assert sidecar.wait(20) == 0
 
 
+def test_who_drains_once_delivers_what_a_process_at_work_has_written(tmp_path: Path) -> None:
+    """It need not end for that: such a process leaves it to others, by a clock perhaps."""
+    with application(tmp_path) as process:
+        use(process, "acme")
+        done = {each.sink: (each.delivered, each.pending) for each in drain(tmp_path)}
+        assert done == {LEDGER: (1, 0), "jsonl:///usage.jsonl": (1, 0)}
+
+
 def test_nobody_else_can_call_a_function(tmp_path: Path) -> None:
     """A sink that only this program has cannot be delivered to by another."""
 

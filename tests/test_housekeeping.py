@@ -426,6 +426,24 @@ def test_a_database_is_tidied_too(tmp_path: Path, postgres_server: Server) -> No
     assert left() == [("acme", "11")]
 
 
+def test_a_month_that_has_been_moved_is_no_older_for_that(tmp_path: Path, postgres_server: Server) -> None:
+    """An operator may keep some in another schema, whose name says nothing of their time."""
+    database = postgres_server.new_database()
+    url = postgres_server.url(database)
+    setup = set_up(tmp_path, url, mode="flush")
+    for month in range(1, 6):
+        setup.journal.append(line_of(month, timestamp=f"2026-{month:02}-15T12:00:00Z"))
+    assert setup.delivery.close(30)
+    with postgres_server.connect(database) as connection:
+        connection.execute("CREATE SCHEMA archive")
+        for month in (1, 4):
+            connection.execute(f"ALTER TABLE usage_events_2026_{month:02} SET SCHEMA archive".encode())
+    done = typed(tmp_path, "prune", "--before", "2026-03-01", "--yes", sinks=url)
+    assert done.exit_code == 0, done.output
+    with Ledger.open(url) as ledger:
+        assert sorted(each.event.event_id for each in ledger.events()) == ["event-3", "event-4", "event-5"]
+
+
 def test_events_are_as_they_were(tmp_path: Path) -> None:
     """What stays is not written anew: the same event, and the same place in the ledger."""
     lived_in(tmp_path)

@@ -33,6 +33,14 @@ PIECE = 5000
 """Rows of one transaction: some tens of milliseconds."""
 
 
+_MONTHS = r"""
+    SELECT inhrelid::regclass::text FROM pg_inherits JOIN pg_class ON pg_class.oid = inhrelid
+    WHERE inhparent = 'usage_events'::regclass
+      AND relname ~ '^usage_events_\d{4}_\d\d$' AND relname < %s
+"""
+"""The tables of the months before one, in whatever schema they have been moved to; those of nobody else."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Which:
     """The events of this customer, or those before this moment."""
@@ -132,11 +140,8 @@ def _months(connection: psycopg.Connection[Any], before: datetime, *, remove: bo
     if remove and number:
         with connection.transaction():
             connection.execute("DELETE FROM usage_event_ids WHERE at < %s", [before])
-            months = connection.execute(
-                "SELECT inhrelid::regclass::text FROM pg_inherits WHERE inhparent = 'usage_events'::regclass"
-            ).fetchall()
             whole = f"usage_events_{before:%Y_%m}"
-            for month in (name for (name,) in months if name < whole):
+            for (month,) in connection.execute(_MONTHS, [whole]).fetchall():
                 connection.execute(f"DROP TABLE {month}".encode())
             connection.execute("DELETE FROM usage_events WHERE at < %s", [before])
     return number

@@ -21,7 +21,7 @@ from cmdrdata_transport.event import UsageEvent
 from cmdrdata_transport.home import backlog_of, journals
 from cmdrdata_transport.journal import Journal
 from cmdrdata_transport.lanes import Lane, in_turn, lanes_to
-from cmdrdata_transport.segments import Backlog, segments, sinks_awaited
+from cmdrdata_transport.segments import Backlog, segments, set_aside_headless, sinks_awaited
 from cmdrdata_transport.sinks import Outlet, Sink, open_sink
 from cmdrdata_transport.tallies import Tallies
 
@@ -63,6 +63,8 @@ def follow(
         for directory in journals(home):
             if (in_the_way := _in_the_way(directory)) is not None:
                 counters.count("segment_blocked", f"{directory}: {in_the_way}")
+            if not lanes:
+                set_aside_headless(directory, counters.count)
             for sink in sinks_awaited(directory) - lanes.keys():
                 try:
                     (lane,) = lanes_to([open_sink(sink, home=home, environ=environ)], journal, counters)
@@ -141,6 +143,8 @@ def drain(
     journal = Journal(home, sinks=(), counters=counters)
     troubles: dict[str, str] = {}
     outlets: list[Outlet] = []
+    for directory in journals(home):
+        set_aside_headless(directory, counters.count)
     named = {each.sink for each in backlog_of(home) if not each.live}
     for spec in sorted(named) if sinks is None else sinks:
         try:

@@ -490,6 +490,13 @@ def sinks_awaited(directory: Path) -> set[str]:
     return sinks
 
 
+def set_aside_headless(directory: Path, count: Count) -> None:
+    """Set aside segments whose header is damaged: no sink that they name would find them. Counts them."""
+    for segment in segments(directory):
+        with contextlib.suppress(OSError):
+            claim(segment, "", count=count)  # which none is called
+
+
 def _delivers_itself(fd: int, header: Header) -> bool:
     """Whether a segment's writer is at work, and delivers it."""
     return not header.external and not _lock(fd, fcntl.LOCK_SH)

@@ -17,6 +17,8 @@ from journals import line_of
 
 from cmdrdata_transport import Tracker, TrackingSetupError, UsageEvent, journal
 from cmdrdata_transport.adopting import drain, follow
+from cmdrdata_transport.counters import Counters
+from cmdrdata_transport.doctor import examine
 from cmdrdata_transport.errors import TrackingError
 from cmdrdata_transport.journal import LEAST_JOURNAL_BYTES
 from cmdrdata_transport.ledger import Ledger
@@ -190,6 +192,22 @@ def test_who_drains_once_delivers_what_a_process_at_work_has_written(tmp_path: P
         use(process, "acme")
         done = {each.sink: (each.delivered, each.pending) for each in drain(tmp_path)}
         assert done == {LEDGER: (1, 0), "jsonl:///usage.jsonl": (1, 0)}
+
+
+@pytest.mark.parametrize("once", [True, False], ids=["drained once", "followed"])
+def test_a_journal_that_names_no_sink_any_more_is_set_aside(tmp_path: Path, once: bool) -> None:  # noqa: FBT001
+    """Its begin is lost, so no sink's delivery comes across it; whoever delivers for others does."""
+    with application(tmp_path) as process:
+        use(process, "acme")
+    (segment,) = (tmp_path / "journal").glob("*.seg")
+    segment.write_bytes(b"\0" * 100 + segment.read_bytes()[100:])
+    counters = Counters()
+    if once:
+        assert drain(tmp_path, counters=counters) == []
+    else:
+        follow(tmp_path, stop=lambda: not segment.exists(), counters=counters)
+    assert counters.snapshot() == {"torn": 1}
+    assert examine(tmp_path).torn == (segment.with_suffix(".torn"),)
 
 
 def test_nobody_else_can_call_a_function(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from typing import Any, Literal
 from uuid import uuid4
 from weakref import WeakSet, WeakValueDictionary
 
-from cmdrdata_transport import __version__
+from cmdrdata_transport import __version__, forks
 from cmdrdata_transport.account import Headers, Request, Settings
 from cmdrdata_transport.attribution import Attribution, Defaults, check_customer, check_metadata, resolve
 from cmdrdata_transport.counters import Counters
@@ -320,11 +320,11 @@ class Tracker:
         return outlets
 
     def _make_ready(self) -> None:
-        if self._ready_in == os.getpid():  # a fork in C tells nobody
+        if self._ready_in == _epoch and not forks.unnoticed():
             return
         self._delivery.ensure_running()
         self.counters.keep = self._tallies.keep  # from here on there is something that others may ask for
-        self._ready_in = os.getpid()
+        self._ready_in = _epoch
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -452,10 +452,14 @@ def _current_epoch() -> int:
     return _epoch
 
 
-def _after_fork() -> None:
-    global _epoch, _making_default  # noqa: PLW0603 - what tells a child from its parent
-    _epoch += 1
-    _making_default = threading.Lock()  # a thread that is not in the child may have held it
+class _Epochs:
+    """Counts from one child to the next."""
+
+    def after_fork_in_child(self) -> None:
+        """Have every tracker start anew."""
+        global _epoch, _making_default  # noqa: PLW0603 - what tells a child from its parent
+        _epoch += 1
+        _making_default = threading.Lock()  # a thread that is not in the child may have held it
 
 
 def _close_all() -> None:
@@ -481,5 +485,6 @@ _epoch = 0
 _trackers: WeakSet[Tracker] = WeakSet()
 _by_key: WeakValueDictionary[str, Tracker] = WeakValueDictionary()
 
-os.register_at_fork(after_in_child=_after_fork)
+_epochs = _Epochs()
+forks.register(_epochs)
 atexit.register(_close_all)

@@ -344,3 +344,30 @@ def test_children_that_python_knows_nothing_of_give_different_ids(tmp_path: Path
         tmp_path,
     )
     assert len(set(printed.split())) == 2
+
+
+def test_all_trackers_of_a_child_that_python_knows_nothing_of_deliver(tmp_path: Path) -> None:
+    """Whichever of them notices it: the others have no threads there, either, until they start them."""
+    printed = run(
+        """
+        import ctypes
+        from cmdrdata_transport import Tracker
+        trackers = [Tracker([f"jsonl:///{name}.jsonl"], home=home, name=name) for name in "ab"]
+        for each in trackers:
+            each.record(provider="openai", usage={})
+            each.flush(50)
+        pid = ctypes.PyDLL(None).fork()
+        if pid == 0:
+            for each in trackers:
+                each.record(provider="openai", usage={})
+            for name in "ab":
+                deadline = time.monotonic() + 50
+                while (home / f"{name}.jsonl").read_bytes().count(b"event_id") < 2:
+                    time.sleep(0.02)
+                    if time.monotonic() > deadline: os._exit(1)
+            os._exit(0)
+        print(os.waitpid(pid, 0)[1])
+        """,
+        tmp_path,
+    )
+    assert printed == "0\n"

@@ -38,8 +38,8 @@ def in_ledger(home: Path) -> list[int]:
 
 
 def in_file(home: Path) -> list[int]:
-    """The events of the file of lines."""
-    lines = (home / "usage.jsonl").read_bytes().splitlines()
+    """The events of the file of lines; whoever is killed while it writes leaves the beginning of one."""
+    lines = [each for each in (home / "usage.jsonl").read_bytes().splitlines() if each.endswith(b"}")]
     return [int(decode(line)["event_id"].removeprefix("event-")) for line in lines]
 
 

@@ -1,7 +1,8 @@
 """A file of JSON lines: one event, one line.
 
 Any number of processes may write one file: each batch is appended under the file's lock, all of it or
-nothing. A file has no key, so a batch whose checkpoint was lost in a crash is there twice; its
+nothing; but whoever is killed in the middle of that leaves a part, of which the last line may be cut, and
+stands by itself. A file has no key, so a batch whose checkpoint was lost in a crash is there twice; its
 `event_id`s tell. The file is opened anew for each batch, so it may be moved away at any time. It may be
 `/dev/stdout`, too.
 """

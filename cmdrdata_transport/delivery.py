@@ -32,6 +32,9 @@ from cmdrdata_transport.segments import (
 from cmdrdata_transport.sinks import Outlet
 from cmdrdata_transport.syncing import Durability, Syncing
 
+TEND_SECONDS = 5.0
+"""Where no threads run, how often one is started for a moment."""
+
 Mode = Literal["background", "flush", "external"]
 
 
@@ -39,7 +42,8 @@ class Delivery:
     """Delivers one tracker's journal to its sinks.
 
     With `mode="flush"` nothing runs by itself: `flush` delivers, in the thread that calls it. With
-    "external" nothing is delivered here: another process does (`follow`), and `flush` waits for it.
+    "external" nothing is delivered here: another process does (`follow`), and `flush` waits for it. A
+    thread looks after the journal for a moment, now and then (`tend`).
     With `durability="fsync"` the disk is given the journal every few moments, or, where nothing runs by
     itself, when `flush` is called.
     """
@@ -61,6 +65,9 @@ class Delivery:
         self._starting = threading.Lock()
         self._lanes = lanes_to(() if mode == "external" else outlets.values(), journal, counters)
         self._sinks = tuple(outlets)
+        self.has_threads = bool(self._lanes) or mode == "flush"
+        """Whether delivering, here or in threads, is what looks after the journal and the counts."""
+        self._tend_at = monotonic() + TEND_SECONDS
         self._running = False
         self.used = False
         """Whether it ever had something to do."""
@@ -80,6 +87,17 @@ class Delivery:
         with contextlib.suppress(Exception):
             self._start()
             self._journal.prepare()
+
+    def tend(self) -> None:
+        """Where nothing is delivered: now and then have what memory holds written, and what was counted told.
+
+        Called where a request starts, which neither waits for a disk nor for a handler of logs.
+        """
+        now = monotonic()
+        if now >= self._tend_at:
+            self._tend_at = now + TEND_SECONDS
+            with contextlib.suppress(RuntimeError):  # an interpreter that is going down starts no thread
+                threading.Thread(target=self._look_after, name="cmdrdata journal", daemon=True).start()
 
     def flush(self, timeout: float | None = None) -> bool:
         """Deliver what was journaled before this call; True when every sink has it, or has refused it.
@@ -169,6 +187,12 @@ class Delivery:
             pass  # no more threads: whoever flushes delivers, or the next process
         finally:
             self._starting.release()
+
+    def _look_after(self) -> None:
+        with contextlib.suppress(Exception):
+            self._look_for_removed()
+            self._journal.recover()
+        self._counters.settle()
 
     def _look_for_removed(self) -> None:
         for own in self._journal.own():

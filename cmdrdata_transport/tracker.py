@@ -167,7 +167,7 @@ class Tracker:
         self.settings = Settings(
             record=self._journal.append,
             count=self.counters.count,
-            ready=self._make_ready,
+            ready=self._make_ready if self._delivery.has_threads else self._make_ready_alone,
             epoch=_current_epoch,
             library_version=__version__,
             jobs=Jobs(self.home, self.counters.count),
@@ -325,6 +325,10 @@ class Tracker:
         self._delivery.ensure_running()
         self.counters.keep = self._tallies.keep  # from here on there is something that others may ask for
         self._ready_in = _epoch
+
+    def _make_ready_alone(self) -> None:
+        self._make_ready()
+        self._delivery.tend()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from journals import line_of
 
-from cmdrdata_transport import Tracker, TrackingSetupError, UsageEvent, journal
+from cmdrdata_transport import Tracker, TrackingSetupError, UsageEvent, delivery, journal
 from cmdrdata_transport.adopting import drain, follow
 from cmdrdata_transport.counters import Counters
 from cmdrdata_transport.doctor import examine
@@ -23,6 +23,7 @@ from cmdrdata_transport.errors import TrackingError
 from cmdrdata_transport.journal import LEAST_JOURNAL_BYTES
 from cmdrdata_transport.ledger import Ledger
 from cmdrdata_transport.segments import backlog
+from cmdrdata_transport.tallies import tallies
 
 LEDGER = "sqlite:///usage.db"
 
@@ -155,6 +156,26 @@ def test_what_is_held_in_memory_is_written_when_there_is_room(
     drain(tmp_path)
     assert customers(tmp_path) == ["acme"] * number
     assert "memory_dropped" not in tracker.stats()
+
+
+def test_an_application_that_goes_on_waits_for_no_flush(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What memory holds is written while it makes calls; what is wrong is logged, and counts are told."""
+    monkeypatch.setattr(journal, "RETRY_SECONDS", 0.01)
+    monkeypatch.setattr(delivery, "TEND_SECONDS", 0.01)
+    tracker = Tracker([LEDGER], home=tmp_path, delivery="external", max_journal_bytes=LEAST_JOURNAL_BYTES)
+    number = fill(tracker)
+    for _ in range(500):
+        drain(tmp_path)
+        if customers(tmp_path).count("acme") == number:
+            break
+        time.sleep(0.02)
+        tracker.record(provider="x-ai", usage={"input_tokens": 1}, customer_id="globex")
+    assert customers(tmp_path).count("acme") == number
+    assert any(message.startswith("journal_full: ") for message in caplog.messages)
+    assert [each.pid for each in tallies(tmp_path) if each.pid] == [os.getpid()]
+    tracker.close(0)
 
 
 def test_what_is_held_in_memory_at_the_end_is_counted_for_each_sink(tmp_path: Path) -> None:

@@ -94,6 +94,7 @@ def copy(
     environ: Mapping[str, str],
     timeout: float,
     progress: Callable[[int], None],
+    counters: Counters | None = None,
 ) -> tuple[int, Drained | None]:
     """Give events to a sink, through the journal; how many, and what was not taken if that stopped it.
 
@@ -107,7 +108,11 @@ def copy(
         _spill(journal, seen, some, identity)
         written += len(some)
         done = next(
-            (each for each in drain(home, [sink], environ=environ, timeout=timeout) if each.sink == identity),
+            (
+                each
+                for each in drain(home, [sink], environ=environ, timeout=timeout, counters=counters)
+                if each.sink == identity
+            ),
             None,
         )
         if done is not None and done.pending:

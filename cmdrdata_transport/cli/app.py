@@ -246,7 +246,8 @@ def drain(
 ) -> None:
     """Deliver what processes that have ended left in the journal.
 
-    Ends with 1 where something of them still waits, and says for which sink, and why.
+    Ends with 1 where something of them still waits, and says for which sink, and why; or where a sink refused
+    some, or a damaged piece of the journal was set aside.
     """
     from cmdrdata_transport.cli import drain as command  # noqa: PLC0415 - one command, one module
 

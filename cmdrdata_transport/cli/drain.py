@@ -12,6 +12,7 @@ from rich.text import Text
 
 from cmdrdata_transport.adopting import Drained, drain, follow
 from cmdrdata_transport.cli.bars import bars, counts
+from cmdrdata_transport.cli.counting import counted
 from cmdrdata_transport.cli.view import number, printable
 from cmdrdata_transport.home import backlog_of
 from cmdrdata_transport.segments import Claim, claim, remove_if_delivered
@@ -30,20 +31,28 @@ _AT_ONCE = 10_000
 _AT_ONCE_BYTES = 16 * 1024 * 1024
 
 
-def show(out: Console, err: Console, *, home: Path, timeout: float) -> bool:
-    """Deliver, with a progress bar on `err`; whether nothing of dead processes waits any more."""
+def show(out: Console, err: Console, *, home: Path, timeout: float, command: str = "drain") -> bool:
+    """Deliver, with a progress bar on `err`; whether all was taken: none waits, is refused or set aside.
+
+    What comes of it is counted under the name of the command.
+    """
     waiting = [each for each in backlog_of(home) if not each.live]
     totals = {
         sink: sum(each.events for each in waiting if each.sink == sink)
         for sink in sorted({each.sink for each in waiting})
     }
-    with _progress(err, totals) as progress:
-        done = drain(home, timeout=timeout, progress=progress)
+    with counted(home, command) as counters:
+        with _progress(err, totals) as progress:
+            done = drain(home, timeout=timeout, progress=progress, counters=counters)
+        torn = counters.snapshot().get("torn", 0)
     for each in done:
         out.print(_line(each), soft_wrap=True)
-    if not done:
+    if torn:
+        said = f"damaged pieces of the journal, set aside: {number(torn)}; see cmdrdata-transport doctor"
+        out.print(Text(said, style="yellow"), soft_wrap=True)
+    elif not done:
         out.print("Nothing waits.")
-    return not any(each.pending for each in done)
+    return not torn and not any(each.pending or each.rejected for each in done)
 
 
 def keep_on(err: Console, *, home: Path) -> None:

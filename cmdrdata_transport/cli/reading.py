@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 from rich.text import Text
 
 from cmdrdata_transport.adopting import drain
+from cmdrdata_transport.cli.counting import counted
 from cmdrdata_transport.cli.view import printable
 from cmdrdata_transport.errors import TrackingSetupError
 from cmdrdata_transport.home import backlog_of
@@ -61,9 +62,15 @@ def adopt(err: Console, home: Path, ledger: str) -> None:
     else:
         same = [sink for sink in waiting if sink == place]
         specs = [ledger for _ in same]  # as it was typed: only there may be the password
-    for each in drain(home, specs, timeout=_ADOPT_SECONDS) if same else ():
+    if not same:
+        return
+    with counted(home, "report") as counters:
+        done = drain(home, specs, timeout=_ADOPT_SECONDS, counters=counters)
+    for each in done:
         if each.sink not in same:
             continue
+        if each.rejected:
+            say(err, f"{each.rejected} events were rejected by {each.sink}; they are kept in dead/")
         if each.pending:
             reason = f" ({each.trouble})" if each.trouble else ""
             say(err, f"{each.pending} events of processes that have ended still wait for {each.sink}{reason}")

@@ -11,6 +11,7 @@ from rich.text import Text
 
 from cmdrdata_transport.cli.asking import agreed
 from cmdrdata_transport.cli.bars import bars
+from cmdrdata_transport.cli.counting import counted
 from cmdrdata_transport.cli.drain import show as deliver
 from cmdrdata_transport.cli.view import number, printable
 from cmdrdata_transport.errors import TrackingSetupError, Unavailable
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from rich.console import Console
+
+COMMAND = "replay"
+"""Under this name is counted what comes of it."""
 
 _REASONS_SHOWN = 3
 
@@ -49,7 +53,7 @@ def dead_letters(
     for each in found:
         sent = resend(home, each)
         out.print(Text(printable(f"{each.sink}: {number(sent)} events are in the journal again")))
-    good = deliver(out, err, home=home, timeout=timeout)
+    good = deliver(out, err, home=home, timeout=timeout, command=COMMAND)
     return good and not any(each.path in before for each in letters(home, named))
 
 
@@ -100,6 +104,7 @@ def from_ledger(
         if not agreed(err, "Send them?", yes=yes):
             return False
         with (
+            counted(home, COMMAND) as counters,
             closing(_lines(opened, since, until, cut)) as lines,
             bars(err) as moving,
         ):
@@ -112,10 +117,14 @@ def from_ledger(
                 environ=os.environ,
                 timeout=timeout,
                 progress=lambda more: moving.advance(task, more),
+                counters=counters,
             )
+            refused = counters.snapshot().get("rejected", 0)
     if stopped is None:
         out.print(f"{number(written)} sent")
-        return _is_whole(out, cut)
+        if refused:
+            out.print(Text(f"{number(refused)} rejected (they are kept in dead/)", style="yellow"))
+        return _is_whole(out, cut) and not refused
     taken = written - stopped.pending
     told = f"{number(taken)} sent; {number(stopped.pending)} wait in the journal ({stopped.trouble})"
     out.print(Text(printable(f"{told}, and {number(total - written)} were not begun with"), style="yellow"))

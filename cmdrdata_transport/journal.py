@@ -149,7 +149,7 @@ class Journal:
         self._held_bytes = 0
         self._try_again = 0.0
         self._trouble = ""
-        self._recovering = threading.Lock()
+        self._recovering = threading.RLock()  # a handler of a signal may flush in the middle
         forks.register(self)
 
     @property
@@ -278,7 +278,7 @@ class Journal:
         self._held = deque()
         self._held_bytes = 0
         self._try_again = 0.0
-        self._recovering = threading.Lock()
+        self._recovering = threading.RLock()
 
     def _write(self, line: bytes) -> bool:
         """Write with what `append` has no time for: no segment yet, a short write, a full disk.

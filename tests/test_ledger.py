@@ -20,6 +20,7 @@ from postgres import Server
 from cmdrdata_transport.errors import TrackingSetupError, Unavailable
 from cmdrdata_transport.event import encode
 from cmdrdata_transport.ledger import Ledger
+from cmdrdata_transport.ledger.removing import Which, remove
 from cmdrdata_transport.sinks import open_sink
 
 SQLITE = "sqlite:///usage.db"
@@ -202,6 +203,17 @@ def test_a_tail_goes_on_where_it_was(tmp_path: Path, url: str, ledger: Ledger) -
     assert [each.event.event_id for each in ledger.tail(first[-1].position)] == ["event-13", "event-14"]
     assert [each.event.event_id for each in ledger.newest(2)] == ["event-13", "event-14"]
     assert len(ledger.newest(99)) == 12
+
+
+def test_a_tail_goes_on_when_the_newest_are_removed(tmp_path: Path, url: str, ledger: Ledger) -> None:
+    """What comes next may have a position that was there before."""
+    write(tmp_path, *(event_of(number, customer_id="gone") for number in range(10, 15)), url=url)
+    at = ledger.last()
+    assert ledger.tail(at) == []
+    assert remove(url, Which(customer="gone"), home=tmp_path) == 5
+    assert ledger.tail(at) == []
+    write(tmp_path, event_of(20), event_of(21), url=url)
+    assert [each.event.event_id for each in ledger.tail(at)] == ["event-20", "event-21"]
 
 
 def test_groups_are_in_one_order_everywhere(tmp_path: Path, url: str) -> None:

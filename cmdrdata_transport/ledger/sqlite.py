@@ -41,6 +41,8 @@ class SqliteReader:
 
     def __init__(self, path: Path) -> None:
         self._connection = _opened(path)
+        self._asked = self._behind = 0
+        """What `after` was last asked for, and from where it looks because of that."""
 
     def columns(self) -> set[str]:
         """The names of the ledger's columns. Raises `Unavailable` when it cannot be read."""
@@ -90,8 +92,15 @@ class SqliteReader:
             raise Unavailable(said) from None
 
     def after(self, position: int, most: int) -> list[tuple[int, str]]:
-        """The first so many behind a position."""
-        return list(self._entries("WHERE seq > ? ORDER BY seq LIMIT ?", [position, most]))
+        """The first so many behind a position.
+
+        Where the newest have been removed, what comes has their positions: whoever goes on to ask for what
+        is behind one of those has all that is behind what is left.
+        """
+        if position != self._asked:
+            self._asked = self._behind = position
+        self._behind = min(self._behind, self.last())
+        return list(self._entries("WHERE seq > ? ORDER BY seq LIMIT ?", [self._behind, most]))
 
     def newest(self, most: int) -> list[tuple[int, str]]:
         """The last so many, in order."""

@@ -58,7 +58,7 @@ WARNINGS: dict[str, str] = {
     "job_not_kept": "who started a job could not be written down; another process will not know",
     "seen_unknown": "what was sent before could not be looked up; a sink may be told twice",
     "ledger_corrupt": "a ledger was damaged; it was set aside, and begun anew with what the journal had",
-    "torn": "a journal record was damaged and set aside",
+    "torn": "a piece of the journal was damaged and set aside; doctor says what can be read of it",
     "rejected": "a sink refused an event; it is in the dead-letter file",
     "unavailable": "a sink cannot be reached; its events wait in the journal",
     "unauthorized": "a sink refused our key, our user or its rights; its events wait in the journal",

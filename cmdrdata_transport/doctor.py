@@ -40,6 +40,7 @@ from cmdrdata_transport.jobs import Jobs
 from cmdrdata_transport.ledger import Ledger
 from cmdrdata_transport.providers.unmetered import UNMETERED, Unmetered
 from cmdrdata_transport.replaying import Letters, letters
+from cmdrdata_transport.salvaging import Torn, torn_pieces
 from cmdrdata_transport.segments import Backlog, foreign
 from cmdrdata_transport.sinks import file_of
 from cmdrdata_transport.tallies import tallies, totals
@@ -76,7 +77,7 @@ class Setup:
 
     `sinks` are identities: URLs without secrets. `pending` is what sinks have not taken yet, those of
     other configurations included. `dead` are the dead letters, of each sink that has refused events;
-    `torn` are the damaged pieces of the journal that were set aside.
+    `torn` are the damaged pieces of the journal that were set aside, with what can be read of them.
     `recorded` has the number of events in the ledger by their `usage_status`. `counted` is what the
     processes of this home have counted in the last month, by name. `jobs` were started and not told of
     since: background answers, batches, predictions. `problems` says what keeps events from being recorded;
@@ -88,7 +89,7 @@ class Setup:
     recorded: Mapping[str, int]
     pending: tuple[Backlog, ...]
     dead: tuple[Letters, ...]
-    torn: tuple[Path, ...]
+    torn: tuple[Torn, ...]
     counted: Mapping[str, int]
     jobs: tuple[Mapping[str, Any], ...]
     problems: tuple[str, ...]
@@ -200,7 +201,7 @@ def examine(home: Path | None = None) -> Setup:
         recorded=recorded,
         pending=tuple(backlog_of(tracker.home)),
         dead=tuple(each for directory in directories for each in letters(directory.parent)),
-        torn=tuple(path for directory in directories for path in sorted(directory.glob("*.torn"))),
+        torn=tuple(torn_pieces(tracker.home)),
         counted=totals(each for each in tallies(tracker.home) if each.updated > time() - MONTH_SECONDS),
         jobs=tuple(
             sorted(

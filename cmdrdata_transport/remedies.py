@@ -30,7 +30,7 @@ REMEDIES: Mapping[str, str] = {
     "job_not_kept": "Make CMDRDATA_HOME writable",
     "seen_unknown": "Make CMDRDATA_HOME writable",
     "ledger_corrupt": "doctor says what to type",
-    "torn": "Look at the disk; then remove the .torn files there",
+    "torn": "Look at the disk; replay --torn sends what can be read; remove what nothing can be read of",
     "rejected": "See dead/ in home: event and reason. Put it right, then cmdrdata-transport replay",
     "unavailable": "Look at the sink; the log says which and why",
     "unauthorized": "Put the key, the password or the rights right; the log says which sink, and why",

@@ -71,8 +71,8 @@ def resend(home: Path, found: Letters) -> int:
     seen = Seen(home, Counters().count)  # where it cannot be asked, nobody's delivery can: all is sent
     sent = 0
     with _taken_out(found.path) as path:
-        for some in _some(line for _, line in _letters(path) if line is not None):
-            _spill(journal, seen, some, found.sink)
+        for some in in_portions(line for _, line in _letters(path) if line is not None):
+            spill(journal, seen, some, found.sink)
             sent += len(some)
         journal.sync()
         if counters.snapshot():
@@ -104,8 +104,8 @@ def copy(
     journal = Journal(home, sinks=(), counters=Counters())
     seen = Seen(home, Counters().count)
     written = 0
-    for some in _some(lines):
-        _spill(journal, seen, some, identity)
+    for some in in_portions(lines):
+        spill(journal, seen, some, identity)
         written += len(some)
         done = next(
             (
@@ -121,13 +121,19 @@ def copy(
     return written, None
 
 
-def _some(lines: Iterable[bytes]) -> Iterator[list[bytes]]:
+def in_portions(lines: Iterable[bytes]) -> Iterator[list[bytes]]:
+    """The lines, as many at a time as go in one segment."""
     rest = iter(lines)
     while some := list(islice(rest, AT_ONCE)):
         yield some
 
 
-def _spill(journal: Journal, seen: Seen, lines: list[bytes], sink: str) -> None:
+def spill(journal: Journal, seen: Seen, lines: list[bytes], sink: str) -> None:
+    """Write lines to the journal for one sink, to be delivered though it may have been sent them before.
+
+    Raises:
+        TrackingError: the journal takes nothing.
+    """
     seen.anew(lines, sink)  # before they are there: a program at work may deliver them at once
     if not journal.spill(lines, sink):
         raise TrackingError(f"{journal.directory} takes nothing: is the disk full, or somebody else's?")

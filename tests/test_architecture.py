@@ -33,7 +33,7 @@ FLOORS = (
     {"walk"},
     {"httpx", "httpx2"},
     {"tracker"},
-    {"housekeeping", "metrics"},
+    {"housekeeping", "metrics", "salvaging"},
     {"options", "replaying"},
     {"adopting", "delivery"},
     {"lanes", "ledger", "syncing"},

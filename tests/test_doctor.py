@@ -149,7 +149,7 @@ def test_what_a_home_holds(home: Path) -> None:
         ("callable:bill", 2, True),
     }
     assert [(each.sink, each.number) for each in setup.dead] == [("callable:bill", 1)]
-    assert [each.name for each in setup.torn] == ["some-5.torn"]
+    assert [(each.path.name, each.events) for each in setup.torn] == [("some-5.torn", 0)]
     journal.close()
     assert [each.live for each in examine().pending] == [False, False]
     done = CliRunner().invoke(app, ["doctor"])

@@ -228,7 +228,8 @@ def test_a_journal_that_names_no_sink_any_more_is_set_aside(tmp_path: Path, once
     else:
         follow(tmp_path, stop=lambda: not segment.exists(), counters=counters)
     assert counters.snapshot() == {"torn": 1}
-    assert examine(tmp_path).torn == (segment.with_suffix(".torn"),)
+    (piece,) = examine(tmp_path).torn
+    assert (piece.path, piece.events) == (segment.with_suffix(".torn"), 1)
 
 
 def test_nobody_else_can_call_a_function(tmp_path: Path) -> None:

@@ -272,12 +272,17 @@ def replay(
     sink: Annotated[
         str | None,
         typer.Option(
-            metavar="URL", help="Only what this sink has refused; or the new sink for a ledger's events."
+            metavar="URL",
+            help="Only what this sink has refused; or the sink for what is told to be sent.",
         ),
     ] = None,
     from_ledger: Annotated[
         bool,
         typer.Option("--from-ledger", help="Send a ledger's events to the sink of --sink, a new one say."),
+    ] = False,
+    torn: Annotated[
+        bool,
+        typer.Option("--torn", help="Send what can be read of the damaged pieces of the journal."),
     ] = False,
     ledger: LedgerUrl = None,
     since: Since = None,
@@ -288,7 +293,9 @@ def replay(
     yes: Yes = False,
     home: Home = None,
 ) -> None:
-    """Send again what sinks have refused, once the cause is put right; or a ledger's events to a new sink.
+    """Send again what sinks have refused, once the cause is put right.
+
+    Or a ledger's events to a new sink; or what can be read of a damaged journal.
 
     Says first how many, to which sink and why, and asks. Ends with 1 where some wait or are refused again.
     """
@@ -298,6 +305,8 @@ def replay(
     start, end = _moment(since), _moment(until)
     with _errors_in_one_line():
         tracker = Tracker(home=home)
+        if torn and from_ledger:
+            raise TrackingSetupError("--torn and --from-ledger are two things: type one after the other")
         if from_ledger:
             if sink is None:
                 raise TrackingSetupError(
@@ -316,6 +325,10 @@ def replay(
             )
         elif ledger or start or end:
             raise TrackingSetupError("--ledger, --since and --until go with --from-ledger")
+        elif torn:
+            good = command.damaged(
+                out, err, home=tracker.home, sink=sink, sinks=tracker.sinks, timeout=timeout, yes=yes
+            )
         else:
             good = command.dead_letters(out, err, home=tracker.home, sink=sink, timeout=timeout, yes=yes)
     _end(good=good)

@@ -77,7 +77,7 @@ def as_json(*, home: Path | None) -> bool:
             {"sink": each.sink, "events": each.number, "reasons": each.reasons, "path": str(each.path)}
             for each in setup.dead
         ],
-        "damaged": [str(path) for path in setup.torn],
+        "damaged": [{"path": str(each.path), "events": each.events} for each in setup.torn],
         "counted": setup.counted,
         "awaited": setup.jobs,
         "sdks": [asdict(each) for each in installed_sdks()],
@@ -125,8 +125,9 @@ def _setup_rows(setup: Setup, sdks: list[SdkFinding]) -> Iterator[tuple[str, str
         )
     if setup.dead:
         yield "rejected", "Put the cause right, then type cmdrdata-transport replay", _BAD
-    for path in setup.torn:
-        yield "damaged", f"a piece of the journal, set aside as {path}", _BAD
+    for piece in setup.torn:
+        read = f"{number(piece.events)} events can be read" if piece.events else "nothing can be read"
+        yield "damaged", f"a piece of the journal, set aside as {piece.path}; {read} of it", _BAD
     if setup.torn:
         yield "damaged", REMEDIES["torn"], _BAD
     for name, count in sorted(setup.counted.items()):

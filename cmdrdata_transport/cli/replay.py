@@ -1,4 +1,7 @@
-"""Sending again what sinks have refused, or a ledger's events to a new sink: first what, then a question."""
+"""Sending again what sinks have refused, what can be read of a damaged journal, or a ledger's events.
+
+First it is said what, then comes a question.
+"""
 
 from __future__ import annotations
 
@@ -13,14 +16,16 @@ from cmdrdata_transport.cli.asking import agreed
 from cmdrdata_transport.cli.bars import bars
 from cmdrdata_transport.cli.counting import counted
 from cmdrdata_transport.cli.drain import show as deliver
+from cmdrdata_transport.cli.reading import identity_of
 from cmdrdata_transport.cli.view import number, printable
 from cmdrdata_transport.errors import TrackingSetupError, Unavailable
 from cmdrdata_transport.ledger import Ledger
 from cmdrdata_transport.replaying import Letters, copy, letters, resend
+from cmdrdata_transport.salvaging import salvage, torn_pieces
 from cmdrdata_transport.sinks import open_sink
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Generator, Sequence
     from datetime import datetime
     from pathlib import Path
 
@@ -55,6 +60,47 @@ def dead_letters(
         out.print(Text(printable(f"{each.sink}: {number(sent)} events are in the journal again")))
     good = deliver(out, err, home=home, timeout=timeout, command=COMMAND)
     return good and not any(each.path in before for each in letters(home, named))
+
+
+def damaged(
+    out: Console,
+    err: Console,
+    *,
+    home: Path,
+    sink: str | None,
+    sinks: Sequence[str],
+    timeout: float,
+    yes: bool,
+) -> bool:
+    """Send what can be read of damaged pieces of the journal; whether all of that was taken.
+
+    To `sink`, or to whom a piece says that it was for, or, where that cannot be read, to all `sinks`.
+    """
+    pieces = torn_pieces(home)
+    if not pieces:
+        out.print("Nothing of the journal is damaged.")
+    named = None if sink is None else [identity_of(sink, home)]
+    receivers = {each.path: named or each.sinks or sinks for each in pieces}
+    for each in pieces:
+        said = f"{each.path}: nothing can be read of it; look at the disk, then remove it"
+        if each.events:
+            to = ", ".join(receivers[each.path])
+            said = f"{each.path}: {number(each.events)} events can be read, for {to}"
+        out.print(Text(printable(said)), soft_wrap=True)
+    whole = [each for each in pieces if each.events]
+    if not whole:
+        return True
+    out.print(
+        "What a sink has already it takes once, if it knows ids: a ledger does, a file of lines does not."
+    )
+    if not agreed(err, "Send these?", yes=yes):
+        return False
+    for each in whole:
+        sent = salvage(home, each, receivers[each.path])
+        out.print(
+            Text(printable(f"{each.path}: {number(sent)} events are in the journal again")), soft_wrap=True
+        )
+    return deliver(out, err, home=home, timeout=timeout, command=COMMAND)
 
 
 def _told(each: Letters) -> list[str]:

@@ -15,7 +15,7 @@ import contextlib
 import fcntl
 import os
 from collections import Counter
-from collections.abc import Generator, Iterable, Mapping
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -40,7 +40,8 @@ SUMS = "sums.of-months"
 class Tally:
     """What one process has counted, by name; times are seconds since 1970.
 
-    What is folded has the `pid` 0: the sums of a month, `updated` when the last of its processes was.
+    `sinks` are those that it delivers to, or leaves its events for. What is folded has the `pid` 0: the sums
+    of a month, `updated` when the last of its processes was.
     """
 
     tracker: str
@@ -49,15 +50,17 @@ class Tally:
     started: float
     updated: float
     counts: Mapping[str, int]
+    sinks: Sequence[str] = ()
 
 
 class Tallies:
     """Keeps the counts of this process. Used by delivery threads; no call raises."""
 
-    def __init__(self, home: Path, *, tracker: str, service: str | None) -> None:
+    def __init__(self, home: Path, *, tracker: str, service: str | None, sinks: Sequence[str] = ()) -> None:
         self._directory = home / "stats"
         self._tracker = tracker
         self._service = service
+        self._sinks = sinks
         self._next = 0.0
         self._begin()
 
@@ -97,6 +100,7 @@ class Tallies:
                 started=self._started,
                 updated=time(),
                 counts={name: number - self._before.get(name, 0) for name, number in counts.items()},
+                sinks=self._sinks,
             )
             _put(self._path, asdict(said))
             self._kept = counts
@@ -178,6 +182,7 @@ def _added_up(found: Iterable[Tally]) -> list[Tally]:
             started=min(one.started for one in (each, *others)),
             updated=max(one.updated for one in (each, *others)),
             counts=totals([*others, each]),
+            sinks=sorted({*each.sinks, *(sink for one in others for sink in one.sinks)}),
         )
     return list(added.values())
 
@@ -202,6 +207,7 @@ def _checked(said: Any) -> Tally:
     tally = Tally(**said)
     datetime.fromtimestamp(tally.updated, UTC)
     Counter(tally.counts).total()
+    ", ".join(tally.sinks)
     return tally
 
 

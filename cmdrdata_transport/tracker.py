@@ -154,7 +154,7 @@ class Tracker:
             max_bytes=checked_journal_bytes(max_journal_bytes),
             external=delivery == "external",
         )
-        self._tallies = Tallies(self.home, tracker=self.name, service=self._service)
+        self._tallies = Tallies(self.home, tracker=self.name, service=self._service, sinks=self.sinks)
         self._delivery = Delivery(
             self._journal,
             self._outlets,

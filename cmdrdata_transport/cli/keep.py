@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from rich.text import Text
 
 from cmdrdata_transport.cli.asking import agreed
-from cmdrdata_transport.cli.reading import say
+from cmdrdata_transport.cli.reading import say, unnamed
 from cmdrdata_transport.cli.view import number, printable
 from cmdrdata_transport.home import backlog_of
 from cmdrdata_transport.housekeeping import Place, at_work, elsewhere, of_customer, old, remains
@@ -26,15 +26,18 @@ def prune(
     """Take out what is older; False where the user does not want that."""
     if waiting := sum(each.events for each in backlog_of(home)):
         say(err, f"{number(waiting)} deliveries wait in the journal, whose events stay, however old they are")
-    return _remove(out, err, old(home, sinks, before), f"before {before:%Y-%m-%d %H:%M:%S}Z", yes=yes)
+    _missed(err, home, sinks)
+    times = f"before {before:%Y-%m-%d %H:%M:%S}Z"
+    return _remove(out, err, old(home, sinks, before), times, [str(home), *sinks], yes=yes)
 
 
 def erase(out: Console, err: Console, *, home: Path, sinks: Sequence[str], customer: str, yes: bool) -> bool:
     """Take out what is a customer's; False where the user does not want that, or more may come or is left."""
     places = of_customer(home, sinks, customer)
-    for where in elsewhere(sinks):
+    for where in elsewhere([*sinks, *unnamed(home, sinks)]):
         say(err, f"What {where} was sent is there, and cannot be taken out from here.")
-    good = _remove(out, err, places, f"of {customer}", yes=yes)
+    missed = _missed(err, home, sinks)
+    good = _remove(out, err, places, f"of {customer}", [str(home), *sinks], yes=yes)
     if not good:
         return False
     left = remains(home, sinks, customer)
@@ -43,7 +46,19 @@ def erase(out: Console, err: Console, *, home: Path, sinks: Sequence[str], custo
     if at_work(home):
         say(err, "A process is at work here, and may have some in memory: type this again in a minute.")
         good = not any(each.number for each in places)
-    return good and not left
+    return good and not left and not missed
+
+
+def _missed(err: Console, home: Path, sinks: Sequence[str]) -> bool:
+    """Whether programs have sinks here that were not looked in, though they could be; that is said."""
+    others = unnamed(home, sinks)
+    missed = [each for each in others if each not in elsewhere(others)]
+    for each in missed:
+        say(
+            err,
+            f"{each} was not looked in: name it in CMDRDATA_SINKS, as its program does, and type this again.",
+        )
+    return bool(missed)
 
 
 def _advice(file: Path) -> str:
@@ -52,10 +67,12 @@ def _advice(file: Path) -> str:
     return "it is of no sink that is named here; name it in CMDRDATA_SINKS, or remove it"
 
 
-def _remove(out: Console, err: Console, places: Sequence[Place], whose: str, *, yes: bool) -> bool:
+def _remove(
+    out: Console, err: Console, places: Sequence[Place], whose: str, looked_in: Sequence[str], *, yes: bool
+) -> bool:
     found = [each for each in places if each.number]
     if not found:
-        out.print(Text(printable(f"There is nothing {whose}.")))
+        out.print(Text(printable(f"There is nothing {whose} in {', '.join(looked_in)}.")), soft_wrap=True)
         return True
     for each in found:
         out.print(

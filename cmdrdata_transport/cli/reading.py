@@ -16,9 +16,13 @@ from cmdrdata_transport.cli.view import printable
 from cmdrdata_transport.errors import TrackingSetupError
 from cmdrdata_transport.home import backlog_of
 from cmdrdata_transport.ledger import READABLE, Ledger
+from cmdrdata_transport.replaying import letters
 from cmdrdata_transport.sinks import file_of, open_sink
+from cmdrdata_transport.tallies import tallies
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from rich.console import Console
 
     from cmdrdata_transport.tracker import Tracker
@@ -37,12 +41,30 @@ def ledger_of(tracker: Tracker) -> str:
     )
 
 
+def unnamed(home: Path, sinks: Sequence[str]) -> list[str]:
+    """Other sinks than these that processes of this home have, of which only their code may tell.
+
+    A file that is not there any more is none of them.
+    """
+    found = {sink for each in tallies(home) for sink in each.sinks}
+    found |= {each.sink for each in backlog_of(home)} | {each.sink for each in letters(home)}
+    return sorted(each for each in found.difference(sinks) if not is_gone(each, home))
+
+
+def is_gone(sink: str, home: Path) -> bool:
+    """Whether this sink is a file that is not there."""
+    return sink.startswith(("sqlite:", "jsonl:")) and not file_of(urlsplit(sink), home).exists()
+
+
 def is_there(err: Console, home: Path, ledger: str) -> bool:
     """Whether a ledger has been made; if not, that is said on `err`, and is no error."""
     place = _place_of(ledger, home)
     if isinstance(place, Path):
         if not place.exists():
-            say(err, f"There is no ledger in {home} yet: nothing has been recorded.")
+            say(err, f"There is no ledger in {home} yet: nothing has been recorded in {ledger}.")
+            for sink in unnamed(home, [ledger]):
+                if sink.startswith(READABLE):
+                    say(err, f"Programs here record in {sink}: type --ledger, and its URL as they have it.")
         return place.exists()
     try:
         Ledger.open(ledger, home=home).close()

@@ -53,7 +53,7 @@ WARNINGS: dict[str, str] = {
     "temporary_home": "home cannot be written; journal and ledger are in a temporary directory",
     "segment_blocked": "a journal segment cannot be opened; its events wait",
     "segment_removed": "somebody removed a journal segment before it was delivered; its events are lost",
-    "memory_dropped": "an event was lost: nothing could be written and memory was full",
+    "memory_dropped": "an event was lost: nothing could be written, and memory was full or the process ended",
     "conflicts": "a provider told the same thing twice, with other counts; the first telling counts",
     "job_not_kept": "who started a job could not be written down; another process will not know",
     "seen_unknown": "what was sent before could not be looked up; a sink may be told twice",

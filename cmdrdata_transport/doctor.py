@@ -39,6 +39,7 @@ from cmdrdata_transport.home import backlog_of, journals, obstacle
 from cmdrdata_transport.jobs import Jobs
 from cmdrdata_transport.ledger import Ledger
 from cmdrdata_transport.providers.unmetered import UNMETERED, Unmetered
+from cmdrdata_transport.remedies import of_damaged_ledger
 from cmdrdata_transport.replaying import Letters, letters
 from cmdrdata_transport.salvaging import Torn, torn_pieces
 from cmdrdata_transport.segments import Backlog, foreign
@@ -173,10 +174,7 @@ def examine(home: Path | None = None) -> Setup:
                 recorded = {row["usage_status"]: row["events"] for row in opened.report(by=("usage_status",))}
         except Unavailable as error:
             file = file_of(urlsplit(ledger), tracker.home)
-            problems.append(
-                f"{file}: {error}. If it stays so, move it away and another is begun; what can be read of it "
-                f"comes back by cmdrdata-transport replay --from-ledger --ledger FILE --sink {ledger}"
-            )
+            problems.append(of_damaged_ledger(file, ledger, error))
         except TrackingError as error:
             problems.append(str(error))
     problems += [

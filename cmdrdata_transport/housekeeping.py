@@ -36,6 +36,8 @@ from cmdrdata_transport.sinks import file_of, url_of
 from cmdrdata_transport.sinks.columns import moment_of
 from cmdrdata_transport.traces import blank_lines, count_lines, holding, trace_of
 
+DEAD_LETTERS = "rejected events"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
@@ -186,7 +188,7 @@ def _dead_letters(
             number = sum(map(is_wanted, file))
         yield Place(
             where=str(path),
-            what="rejected events",
+            what=DEAD_LETTERS,
             number=number,
             remove=lambda path=path: _rewrite(path, is_wanted),  # type: ignore[misc]
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 
 REMEDIES: Mapping[str, str] = {
     "unattributed": "customer_context(), or customer_id= on the client",
@@ -25,7 +26,7 @@ REMEDIES: Mapping[str, str] = {
     "temporary_home": "Make CMDRDATA_HOME writable",
     "segment_blocked": "Make room",
     "segment_removed": "Leave home to this library; drain --forget and prune make room",
-    "memory_dropped": "Make room, sooner",
+    "memory_dropped": "Make room, or CMDRDATA_HOME writable, sooner",
     "conflicts": "Nothing: it is the provider's",
     "job_not_kept": "Make CMDRDATA_HOME writable",
     "seen_unknown": "Make CMDRDATA_HOME writable",
@@ -36,3 +37,11 @@ REMEDIES: Mapping[str, str] = {
     "unauthorized": "Put the key, the password or the rights right; the log says which sink, and why",
 }
 """By the name of what was counted."""
+
+
+def of_damaged_ledger(file: Path, sink: str, error: Exception) -> str:
+    """What to do about a ledger's file that cannot be read; `sink` is where its events are to come back."""
+    return (
+        f"{file}: {error}. If it stays so, move it away and another is begun; what can be read of it "
+        f"comes back by cmdrdata-transport replay --from-ledger --ledger FILE --sink {sink}"
+    )

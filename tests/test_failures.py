@@ -147,6 +147,20 @@ def test_what_is_whole_behind_damage_is_read(tmp_path: Path, noise: bytes, aroun
     assert missing <= {*range(1000 - around, 1001 + around)}
 
 
+def test_a_report_of_a_damaged_ledger_says_what_to_type(tmp_path: Path) -> None:
+    """The file's name, and how another is begun and what can be read comes back, as the doctor says it."""
+    setup = set_up(tmp_path, LEDGER, mode="flush")
+    setup.append(2000)
+    assert setup.delivery.close(30)
+    path = tmp_path / "usage.db"
+    damage(path, path.stat().st_size // 2)
+    done = CliRunner().invoke(app, ["report"], env={"CMDRDATA_HOME": str(tmp_path), "CMDRDATA_SINKS": LEDGER})
+    assert done.exit_code == 2
+    said = " ".join(done.output.split())
+    assert f"{path}: database disk image is malformed. If it stays so, move it away" in said
+    assert f"replay --from-ledger --ledger FILE --sink {LEDGER}" in said
+
+
 def test_what_can_be_read_of_the_one_set_aside_comes_back(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -343,6 +343,7 @@ def test_what_is_old_is_gone(tmp_path: Path) -> None:
     done = typed(tmp_path, "prune", "--before", "2026-12-01", "--yes")
     assert "20 events" in done.output
     assert "2 rejected events" in done.output
+    assert "Rejected events were never delivered" in done.output
     assert list((tmp_path / "dead").iterdir()) == []
 
 

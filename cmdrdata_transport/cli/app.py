@@ -23,7 +23,7 @@ from cmdrdata_transport.cli.report import FORMATS, LATENCY_FORMATS
 from cmdrdata_transport.cli.view import console, printable
 from cmdrdata_transport.cli.when import EXAMPLES, moment
 from cmdrdata_transport.errors import TrackingError, TrackingSetupError
-from cmdrdata_transport.ledger import Ledger, check_groups
+from cmdrdata_transport.ledger import check_groups
 from cmdrdata_transport.metrics import measure
 from cmdrdata_transport.tracker import Tracker
 
@@ -167,7 +167,7 @@ def report(
         reading.adopt(err, tracker.home, where)
         rows: list[dict[str, Any]] = []
         if ledger is not None or reading.is_there(err, tracker.home, where):
-            with Ledger.open(where, home=tracker.home) as opened:
+            with reading.opened(where, tracker.home) as opened:
                 ask = opened.latency if latency else opened.report
                 rows = ask(by=keys, since=start, until=end)
         (LATENCY_FORMATS if latency else FORMATS)[form.value](console(), rows, keys)

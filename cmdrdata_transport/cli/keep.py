@@ -10,7 +10,7 @@ from cmdrdata_transport.cli.asking import agreed
 from cmdrdata_transport.cli.reading import say, unnamed
 from cmdrdata_transport.cli.view import number, printable
 from cmdrdata_transport.home import backlog_of
-from cmdrdata_transport.housekeeping import Place, at_work, elsewhere, of_customer, old, remains
+from cmdrdata_transport.housekeeping import DEAD_LETTERS, Place, at_work, elsewhere, of_customer, old, remains
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,8 +27,14 @@ def prune(
     if waiting := sum(each.events for each in backlog_of(home)):
         say(err, f"{number(waiting)} deliveries wait in the journal, whose events stay, however old they are")
     _missed(err, home, sinks)
+    places = old(home, sinks, before)
+    if any(each.what == DEAD_LETTERS and each.number for each in places):
+        say(
+            err,
+            "Rejected events were never delivered; as long as they are there, cmdrdata-transport replay can",
+        )
     times = f"before {before:%Y-%m-%d %H:%M:%S}Z"
-    return _remove(out, err, old(home, sinks, before), times, [str(home), *sinks], yes=yes)
+    return _remove(out, err, places, times, [str(home), *sinks], yes=yes)
 
 
 def erase(out: Console, err: Console, *, home: Path, sinks: Sequence[str], customer: str, yes: bool) -> bool:

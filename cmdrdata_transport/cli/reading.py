@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -13,15 +13,16 @@ from rich.text import Text
 from cmdrdata_transport.adopting import drain
 from cmdrdata_transport.cli.counting import counted
 from cmdrdata_transport.cli.view import printable
-from cmdrdata_transport.errors import TrackingSetupError
+from cmdrdata_transport.errors import TrackingSetupError, Unavailable
 from cmdrdata_transport.home import backlog_of
 from cmdrdata_transport.ledger import READABLE, Ledger
+from cmdrdata_transport.remedies import of_damaged_ledger
 from cmdrdata_transport.replaying import letters
 from cmdrdata_transport.sinks import file_of, open_sink
 from cmdrdata_transport.tallies import tallies
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Generator, Sequence
 
     from rich.console import Console
 
@@ -72,6 +73,20 @@ def is_there(err: Console, home: Path, ledger: str) -> bool:
         say(err, str(error))
         return False
     return True
+
+
+@contextmanager
+def opened(ledger: str, home: Path) -> Generator[Ledger]:
+    """A ledger, open for reading; where its file turns out to be damaged, the error says what to type."""
+    with Ledger.open(ledger, home=home) as reader:
+        try:
+            yield reader
+        except Unavailable as error:
+            file = _place_of(ledger, home)
+            if not isinstance(file, Path):
+                raise
+            sink = ledger if "://" in ledger else f"sqlite:///{file}"
+            raise Unavailable(of_damaged_ledger(file, sink, error)) from None
 
 
 def adopt(err: Console, home: Path, ledger: str) -> None:

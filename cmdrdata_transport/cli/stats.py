@@ -30,8 +30,9 @@ def as_table(out: Console, metrics: Metrics) -> None:
         for name, count in counts.items():
             counted.add_row(" ".join(filter(None, (whose, name))), number(count), WARNINGS.get(name, ""))
     out.print(counted, "")
+    who = "process" if metrics.processes == 1 else "processes"
     out.print(
-        f"{number(metrics.processes)} processes heard of in the last minute; "
+        f"{number(metrics.processes)} {who} heard of in the last minute; "
         f"{metrics.events_per_second:,.1f} events a second since they began"
     )
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from time import time
 from typing import Any
 
+from cmdrdata_transport.adopting import FOLLOWER
 from cmdrdata_transport.counters import WARNINGS
 from cmdrdata_transport.errors import Rejected
 from cmdrdata_transport.event import decode
@@ -28,6 +29,9 @@ from cmdrdata_transport.sinks.columns import moment_of
 from cmdrdata_transport.tallies import RECENT_SECONDS, Tally, tallies
 
 _ALWAYS = ("events", "delivered", *WARNINGS)
+
+COMMANDS = ("drain", FOLLOWER, "replay", "report")
+"""The trackers under whose names commands count what they deliver."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,13 +136,14 @@ def _began(waiting: Backlog) -> float:
 
 
 def _counters(metrics: Metrics) -> Iterator[str]:
-    # What has not happened yet is 0: who is to be woken by it sees the first time, too.
+    # What has not happened yet is 0: who is to be woken by it sees the first time, too, also of a command.
+    counted = {**{(command, ""): {} for command in COMMANDS}, **metrics.counts}
     for name in sorted({*_ALWAYS, *(name for counts in metrics.counts.values() for name in counts)}):
         family = f"cmdrdata_{re.sub('[^a-zA-Z0-9_]', '_', name)}"
         yield f"# TYPE {family} counter"
         if about := WARNINGS.get(name):
             yield f"# HELP {family} {_escaped(about)}"
-        for (tracker, service), counts in metrics.counts.items():
+        for (tracker, service), counts in counted.items():
             yield f"{family}_total{_labels(tracker=tracker, service=service)} {counts.get(name, 0)}"
 
 

@@ -62,9 +62,12 @@ def test_what_is_delivered_is_counted(tmp_path: Path) -> None:
 
 def test_what_is_refused_is_counted_and_no_success(tmp_path: Path, refusing: Loopback) -> None:
     """`drain` says so and ends with 1, and so does who sends it again in vain."""
+    sample = 'cmdrdata_rejected_total{tracker="drain",service=""}'
+    assert f"{sample} 0\n" in typed(tmp_path, "stats", "--format", "openmetrics").output
     with refusing as server:
         leave(tmp_path, 2, f"{server.url}/events")
         done = typed(tmp_path, "drain", "--timeout", "5")
+        assert f"{sample} 2\n" in typed(tmp_path, "stats", "--format", "openmetrics").output
         assert done.exit_code == 1
         assert "0 delivered, 2 rejected (they are kept in dead/)" in done.output
         assert counted(tmp_path, "drain") == {"rejected": 2}

@@ -37,7 +37,7 @@ from cmdrdata_transport.demo.provider import Provider, Stated
 from cmdrdata_transport.errors import TrackingError, Unavailable
 from cmdrdata_transport.home import backlog_of, journals, obstacle
 from cmdrdata_transport.jobs import Jobs
-from cmdrdata_transport.ledger import Ledger
+from cmdrdata_transport.ledger import READABLE, Ledger, NotBegun
 from cmdrdata_transport.providers.unmetered import UNMETERED, Unmetered
 from cmdrdata_transport.remedies import of_damaged_ledger
 from cmdrdata_transport.replaying import Letters, letters
@@ -172,9 +172,14 @@ def examine(home: Path | None = None) -> Setup:
         try:
             with Ledger.open(ledger, home=tracker.home) as opened:
                 recorded = {row["usage_status"]: row["events"] for row in opened.report(by=("usage_status",))}
+        except NotBegun:
+            pass
         except Unavailable as error:
-            file = file_of(urlsplit(ledger), tracker.home)
-            problems.append(of_damaged_ledger(file, ledger, error))
+            if ledger.startswith("sqlite:"):
+                file = file_of(urlsplit(ledger), tracker.home)
+                problems.append(of_damaged_ledger(file, ledger, error))
+            else:
+                problems.append(f"{ledger} cannot be read: {error}")
         except TrackingError as error:
             problems.append(str(error))
     problems += [
@@ -224,8 +229,10 @@ def unmetered_packages() -> list[Unmetered]:
 
 
 def _is_there(sink: str, home: Path) -> bool:
-    """Whether this sink is a ledger, and its file is there."""
-    return sink.startswith("sqlite:") and file_of(urlsplit(sink), home).exists()
+    """Whether this sink is a ledger, and its file is there; a database may be."""
+    if sink.startswith("sqlite:"):
+        return file_of(urlsplit(sink), home).exists()
+    return sink.startswith(READABLE)
 
 
 def _set_aside(sinks: Sequence[str], home: Path) -> Generator[tuple[str, Path]]:

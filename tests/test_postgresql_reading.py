@@ -13,6 +13,7 @@ import pytest
 from journals import line_of, run
 from postgres import PASSWORD, Server, opened
 
+from cmdrdata_transport.doctor import examine
 from cmdrdata_transport.errors import TrackingSetupError, Unavailable
 from cmdrdata_transport.ledger import Ledger
 from cmdrdata_transport.ledger.postgresql import _reading
@@ -117,3 +118,20 @@ def test_the_commands_say_what_is_wrong(tmp_path: Path, postgres_server: Server,
         assert len(told.stderr.splitlines()) == 1
         assert "secret" not in told.stderr
         assert "s3cret" not in told.stderr
+
+
+def test_the_doctor_reads_it(
+    tmp_path: Path, postgres_server: Server, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """How many events it has, as of a file; before the first it is no problem, and what cannot be read is."""
+    monkeypatch.setenv("CMDRDATA_SINKS", database_url)
+    before = examine(tmp_path)
+    assert (before.problems, before.recorded) == ((), {})
+    opened(database_url).send([line_of(1), line_of(2)])
+    after = examine(tmp_path)
+    assert (after.problems, after.recorded) == ((), {"complete": 2})
+    monkeypatch.setenv("CMDRDATA_SINKS", postgres_server.url("nowhere"))
+    (problem,) = examine(tmp_path).problems
+    assert "cannot be read: " in problem
+    assert "does not exist" in problem
+    assert "s3cret" not in problem

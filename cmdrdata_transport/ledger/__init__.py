@@ -16,12 +16,12 @@ from typing import Any, Protocol, Self
 
 from cmdrdata_transport.errors import TrackingSetupError, Unavailable
 from cmdrdata_transport.event import FRACTIONAL_UNITS, UNITS, UsageEvent
-from cmdrdata_transport.ledger.query import ENDS, SHARES, Bounds, check_groups
+from cmdrdata_transport.ledger.query import ENDS, SHARES, Bounds, NotBegun, check_groups
 from cmdrdata_transport.ledger.sqlite import SqliteReader
 from cmdrdata_transport.sinks import file_of, url_of
 from cmdrdata_transport.sinks.columns import microseconds
 
-__all__ = ["ALWAYS", "READABLE", "Entry", "Ledger", "When", "check_groups"]
+__all__ = ["ALWAYS", "READABLE", "Entry", "Ledger", "NotBegun", "When", "check_groups"]
 
 When = str | datetime | None
 """A moment: a datetime, or ISO 8601 as text. Without a zone it is in UTC; a date is its midnight."""

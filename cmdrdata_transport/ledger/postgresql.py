@@ -14,7 +14,7 @@ from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any, LiteralString
 
 from cmdrdata_transport.errors import TrackingSetupError, Unavailable
-from cmdrdata_transport.ledger.query import COLUMNS, Bounds, Words, between, durations, sums
+from cmdrdata_transport.ledger.query import COLUMNS, Bounds, NotBegun, Words, between, durations, sums
 from cmdrdata_transport.sinks.postgresql.rows import storable
 from cmdrdata_transport.sinks.postgresql.schema import columns
 from cmdrdata_transport.sinks.postgresql.target import Target, connect, refusal_of, transaction
@@ -63,7 +63,7 @@ class PostgresReader:
             undo.callback(self.close)
             known = self.columns()
             if not known:
-                raise TrackingSetupError(
+                raise NotBegun(
                     f"there is no ledger in {target.identity}: nothing has been delivered to it yet"
                 )
             if not known.issuperset(COLUMNS):

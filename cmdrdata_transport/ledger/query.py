@@ -21,6 +21,10 @@ COLUMNS = frozenset({"seq", "event_id", "at", "event", "customer_id"})
 _FIELDS = frozenset({*TEXTS, "streaming", "status_code", "attempt"}) - {"timestamp", "provider_cost"}
 
 
+class NotBegun(TrackingSetupError):
+    """There is no ledger in a database, yet: nothing has been delivered to it."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Words:
     """What a database says its own way."""

@@ -2,7 +2,7 @@
 # make and git. PYTHON=python3.12 makes it from another Python; WORKERS=4 runs more tests at once.
 
 PYTHON ?= python3
-WORKERS ?= 2
+WORKERS ?= 3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check

@@ -131,7 +131,8 @@ def test_a_dropped_delivery_delivers_first(tmp_path: Path) -> None:
 # --- sinks that fail --------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("mode", ["background", pytest.param("flush", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@THREADS
 def test_a_sink_that_fails_is_tried_again(tmp_path: Path, *, mode: Mode) -> None:
     """Any error of a sink is a reason to come back, with one event first, and not to lose or repeat one."""
     receiver = Receiver(raises=[Unavailable("later"), ValueError("a bug"), SystemExit(), CancelledError()])
@@ -307,6 +308,7 @@ def test_what_no_file_takes_is_delivered_from_memory(tmp_path: Path) -> None:
     assert printed == "True True\nTrue\n"
 
 
+@pytest.mark.slow
 def test_what_memory_holds_for_a_dead_sink_is_written_when_there_is_space(tmp_path: Path) -> None:
     """Disk full and sink down at once: later, a segment has what only that sink needs, once."""
     printed = run(

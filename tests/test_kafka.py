@@ -207,6 +207,7 @@ def test_what_is_told_twice_has_the_same_source_and_id(tmp_path: Path, cluster: 
     assert len(found) == 2
 
 
+@pytest.mark.slow
 def test_a_customers_events_are_in_one_partition_in_order(tmp_path: Path, cluster: Cluster) -> None:
     """Also when the brokers change leaders or lose connections meanwhile; and each is there once."""
     outlet = opened(cluster.url, tmp_path)

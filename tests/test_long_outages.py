@@ -43,6 +43,7 @@ def test_a_sink_that_is_down_for_long_takes_few_files(tmp_path: Path) -> None:
     assert setup.segments() == []
 
 
+@pytest.mark.slow
 def test_a_segment_that_is_removed_before_its_turn_is_missed(tmp_path: Path) -> None:
     """The one that is being written: what comes next goes to another, and the loss is counted."""
     receiver = Receiver(raises=[Unavailable("down") for _ in range(3)])

@@ -26,8 +26,9 @@ demo: $(VENV)/demo.installed
 test: $(VENV)/test.installed
 	$(TESTS) -m "not slow"
 
+# These keep a machine busy by themselves.
 test-slow: $(VENV)/test.installed
-	$(TESTS) -m slow
+	$(BIN)/python -m pytest -n 2 -m slow
 
 # Each has a virtual environment of its own, below .envs.
 test-environments: $(VENV)/test.installed

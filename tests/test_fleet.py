@@ -171,8 +171,8 @@ def test_nor_is_anything_lost_when_it_is_killed_many_times(
     conditions: dict[str, Any],
     record_property: Callable[[str, object], None],
 ) -> None:
-    """The same, twenty-five times over one home: some three hundred and fifty kills in all."""
-    record_property("says", kill(tmp_path, application, times=25, **conditions))
+    """The same, eighteen times over one home: some two hundred and fifty kills in all."""
+    record_property("says", kill(tmp_path, application, times=18, **conditions))
 
 
 def kill(home: Path, application: str, *, times: int, **conditions: Any) -> str:

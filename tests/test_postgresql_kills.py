@@ -67,7 +67,7 @@ def test_what_a_killed_application_has_seen_is_in_the_database_once(
 def test_nor_is_anything_lost_when_the_server_is_killed_as_well(
     tmp_path: Path, application: str, record_property: Callable[[str, object], None]
 ) -> None:
-    """The same, twenty times, while the server dies every few seconds and comes back."""
+    """The same, ten times, while the server dies every few seconds and comes back."""
     with running() as server:
-        said = kill(tmp_path, application, 20, server, dying(server, record_property))
+        said = kill(tmp_path, application, 10, server, dying(server, record_property))
     record_property("says", said)

@@ -34,8 +34,11 @@ def work(name):
                 elif event.type == "message_stop":
                     seen(message.id)
 
-for name in ("acme", "globex", "initech"):
-    threading.Thread(target=work, args=(name,)).start()
+threads = [threading.Thread(target=work, args=(name,)) for name in ("acme", "globex", "initech")]
+for each in threads:
+    each.start()
+for each in threads:  # a Python from 3.12 on starts no thread of ours when its main one has ended
+    each.join()
 """
 
 ASYNCIO = """

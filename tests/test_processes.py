@@ -309,7 +309,9 @@ def test_calls_of_a_child_that_python_knows_nothing_of_are_its_own(tmp_path: Pat
         tracker = Tracker(["sqlite:///usage.db"], home=home)
         record(0, 5)
         readable, writable = os.pipe()
+        sys.setswitchinterval(60)  # no thread asks for Python's lock just now: the child would wait for that one
         pid = ctypes.PyDLL(None).fork()
+        sys.setswitchinterval(0.005)
         if pid == 0:
             record(5, 10)
             os.read(readable, 1)

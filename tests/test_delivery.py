@@ -605,7 +605,9 @@ def test_a_child_that_python_knows_nothing_of_is_noticed(tmp_path: Path) -> None
         setup.delivery.ensure_running()
         setup.append(10)
         assert setup.delivery.flush(60)
+        sys.setswitchinterval(60)  # so that no thread asks for Python's lock: a child would wait for it
         pid = ctypes.PyDLL(None).fork()
+        sys.setswitchinterval(0.005)
         if pid == 0:
             setup.delivery.ensure_running()
             setup.append(10, 10)

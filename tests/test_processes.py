@@ -309,7 +309,7 @@ def test_calls_of_a_child_that_python_knows_nothing_of_are_its_own(tmp_path: Pat
         tracker = Tracker(["sqlite:///usage.db"], home=home)
         record(0, 5)
         readable, writable = os.pipe()
-        sys.setswitchinterval(60)  # no thread asks for Python's lock just now: the child would wait for that one
+        sys.setswitchinterval(60)  # so that no thread asks for Python's lock: a child would wait for it
         pid = ctypes.PyDLL(None).fork()
         sys.setswitchinterval(0.005)
         if pid == 0:
@@ -358,7 +358,9 @@ def test_all_trackers_of_a_child_that_python_knows_nothing_of_deliver(tmp_path: 
         for each in trackers:
             each.record(provider="openai", usage={})
             each.flush(50)
+        sys.setswitchinterval(60)
         pid = ctypes.PyDLL(None).fork()
+        sys.setswitchinterval(0.005)
         if pid == 0:
             for each in trackers:
                 each.record(provider="openai", usage={})

@@ -25,7 +25,12 @@ class Authority:
         self._key = ec.generate_private_key(ec.SECP256R1())
         self.file = directory / f"{name}.pem"
         basic = x509.BasicConstraints(ca=True, path_length=None)
-        certificate = _builder(self._name, self._name, self._key).add_extension(basic, critical=True)
+        may = dict.fromkeys(_USES, False) | {"key_cert_sign": True, "crl_sign": True}
+        certificate = (
+            self._builder(self._name, self._key)
+            .add_extension(basic, critical=True)
+            .add_extension(x509.KeyUsage(**may), critical=True)
+        )
         self.file.write_bytes(certificate.sign(self._key, SHA256()).public_bytes(Encoding.PEM))
 
     def issued(self, host: str = LOCALHOST) -> tuple[Path, Path]:
@@ -35,7 +40,7 @@ class Authority:
         if host == LOCALHOST:
             names.append(x509.IPAddress(ip_address("127.0.0.1")))
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, host)])
-        certificate = _builder(subject, self._name, key).add_extension(
+        certificate = self._builder(subject, key).add_extension(
             x509.SubjectAlternativeName(names), critical=False
         )
         files = self._directory / f"{host}.pem", self._directory / f"{host}.key"
@@ -54,17 +59,32 @@ class Authority:
             context.load_verify_locations(self.file)
         return context
 
+    def _builder(self, subject: x509.Name, key: ec.EllipticCurvePrivateKey) -> x509.CertificateBuilder:
+        now = datetime.now(UTC)
+        return (
+            x509.CertificateBuilder()
+            .subject_name(subject)
+            .issuer_name(self._name)
+            .public_key(key.public_key())
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(now - timedelta(hours=1))
+            .not_valid_after(now + timedelta(hours=1))
+            # Without these a Python from 3.13 on does not trust it.
+            .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+            .add_extension(
+                x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key()), critical=False
+            )
+        )
 
-def _builder(
-    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePrivateKey
-) -> x509.CertificateBuilder:
-    now = datetime.now(UTC)
-    return (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(issuer)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - timedelta(hours=1))
-        .not_valid_after(now + timedelta(hours=1))
-    )
+
+_USES = (
+    "digital_signature",
+    "content_commitment",
+    "key_encipherment",
+    "data_encipherment",
+    "key_agreement",
+    "key_cert_sign",
+    "crl_sign",
+    "encipher_only",
+    "decipher_only",
+)

@@ -57,12 +57,13 @@ FRAMEWORKS = (
 
 SUITE = (
     "-n",
-    "2",
+    "3",
     "-m",
     "not slow",
     "--deselect=tests/test_fixtures.py::test_byte_by_byte",
     "--deselect=tests/test_fixtures.py::test_any_coding_and_any_cut",
     "--ignore=tests/test_corpus.py",
+    "--ignore=tests/test_memory.py",
     "--ignore=tests/test_second_opinion.py",
     "tests",
 )

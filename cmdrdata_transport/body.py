@@ -169,8 +169,6 @@ class Framing(Protocol):
         """Whether bytes of a document can be found in a frame."""
         ...
 
-    """Whether what an event says stands in the stream as it is."""
-
     def normalise(self, block: bytes, /) -> bytes:
         """The same block as the other functions want it."""
         ...

@@ -65,8 +65,8 @@ class Delivery:
         self._starting = threading.Lock()
         self._lanes = lanes_to(() if mode == "external" else outlets.values(), journal, counters)
         self._sinks = tuple(outlets)
-        self.has_threads = bool(self._lanes) or mode == "flush"
-        """Whether delivering, here or in threads, is what looks after the journal and the counts."""
+        self.delivers = bool(self._lanes) or mode == "flush"
+        """Whether it delivers itself, which looks after the journal and the counts as well."""
         self._tend_at = monotonic() + TEND_SECONDS
         self._running = False
         self.used = False

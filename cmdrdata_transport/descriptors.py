@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+from time import monotonic, sleep
 
 
 def identity(fd: int) -> tuple[int, int] | None:
@@ -21,6 +22,28 @@ def identity(fd: int) -> tuple[int, int] | None:
     except OSError:
         return None
     return found.st_dev, found.st_ino
+
+
+def lock(fd: int, how: int, patience: float) -> None:
+    """Take a lock on an open file (`fcntl.LOCK_EX` or `LOCK_SH`), or wait for it.
+
+    Raises:
+        BlockingIOError: others have had it for `patience` seconds.
+        OSError: the file system knows no locks.
+    """
+    deadline = monotonic() + patience
+    while True:
+        try:
+            fcntl.flock(fd, how | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if monotonic() >= deadline:
+                raise
+        else:
+            return
+        sleep(_BETWEEN_SECONDS)
+
+
+_BETWEEN_SECONDS = 0.01
 
 
 def release(fd: int) -> None:

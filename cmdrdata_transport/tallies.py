@@ -19,10 +19,10 @@ from collections.abc import Generator, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from time import monotonic, sleep, time
+from time import monotonic, time
 from typing import Any
 
-from cmdrdata_transport.descriptors import release
+from cmdrdata_transport.descriptors import lock, release
 from cmdrdata_transport.event import decode, encode
 
 EVERY_SECONDS = 5.0
@@ -231,16 +231,8 @@ def _held(directory: Path, how: int, patience: float) -> Generator[None]:
         OSError: that cannot be, or not so soon.
     """
     fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    deadline = monotonic() + patience
     try:
-        while True:
-            try:
-                fcntl.flock(fd, how | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if monotonic() >= deadline:
-                    raise
-                sleep(0.01)
+        lock(fd, how, patience)
         yield
     finally:
         release(fd)

@@ -13,9 +13,8 @@ import os
 import re
 from collections.abc import Callable, Generator, Iterable, Iterator
 from pathlib import Path
-from time import monotonic, sleep
 
-from cmdrdata_transport.descriptors import release
+from cmdrdata_transport.descriptors import lock, release
 from cmdrdata_transport.errors import Unavailable
 from cmdrdata_transport.event import encode
 
@@ -125,15 +124,10 @@ _LONGEST = 8 * 1024
 
 @contextlib.contextmanager
 def _alone(fd: int) -> Generator[None]:
-    deadline = monotonic() + PATIENCE_SECONDS
-    while True:
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            break
-        except BlockingIOError:
-            if monotonic() > deadline:
-                raise Unavailable("another process holds the file") from None
-            sleep(0.01)
+    try:
+        lock(fd, fcntl.LOCK_EX, PATIENCE_SECONDS)
+    except BlockingIOError:
+        raise Unavailable("another process holds the file") from None
     try:
         yield
     finally:

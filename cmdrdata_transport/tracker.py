@@ -167,7 +167,7 @@ class Tracker:
         self.settings = Settings(
             record=self._journal.append,
             count=self.counters.count,
-            ready=self._make_ready if self._delivery.has_threads else self._make_ready_alone,
+            ready=self._make_ready if self._delivery.delivers else self._make_ready_alone,
             epoch=_current_epoch,
             library_version=__version__,
             jobs=Jobs(self.home, self.counters.count),

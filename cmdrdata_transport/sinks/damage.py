@@ -16,9 +16,8 @@ from collections.abc import Callable, Generator, Iterable
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from time import monotonic, sleep
 
-from cmdrdata_transport.descriptors import release
+from cmdrdata_transport.descriptors import lock, release
 from cmdrdata_transport.errors import Unavailable
 
 _MAGIC = b"SQLite format 3\0"
@@ -83,21 +82,13 @@ def opening(path: Path, how: int = fcntl.LOCK_SH, *, patience: float = PATIENCE_
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     fd = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        _wait_for(fd, how, patience)
+        try:
+            lock(fd, how, patience)
+        except BlockingIOError:
+            raise Unavailable("another process sets the ledger aside, or holds its directory") from None
         yield
     finally:
         _let_go(fd)
-
-
-def _wait_for(fd: int, how: int, patience: float) -> None:
-    deadline = monotonic() + patience
-    while True:
-        with contextlib.suppress(BlockingIOError):
-            fcntl.flock(fd, how | fcntl.LOCK_NB)
-            return
-        if monotonic() >= deadline:
-            raise Unavailable("another process sets the ledger aside, or holds its directory")
-        sleep(0.02)
 
 
 @contextmanager

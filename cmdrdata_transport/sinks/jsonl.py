@@ -9,16 +9,14 @@ stands by itself. A file has no key, so a batch whose checkpoint was lost in a c
 
 from __future__ import annotations
 
-import contextlib
 import fcntl
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from time import monotonic, sleep
 from urllib.parse import SplitResult
 
 from cmdrdata_transport.appending import append
-from cmdrdata_transport.descriptors import release
+from cmdrdata_transport.descriptors import lock, release
 from cmdrdata_transport.errors import Unavailable
 from cmdrdata_transport.sinks import file_of
 
@@ -49,11 +47,13 @@ class JsonLinesOutlet:
             self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
             try:
-                _lock(fd, patience)
+                lock(fd, fcntl.LOCK_EX, patience)
                 append(fd, data)
             finally:
                 release(fd)
                 os.close(fd)
+        except BlockingIOError:
+            raise Unavailable("another process holds the file") from None
         except OSError as error:
             raise Unavailable(error.strerror or type(error).__name__) from None
 
@@ -62,14 +62,3 @@ class JsonLinesOutlet:
 
     def forget(self) -> None:
         """Nothing is open between two batches."""
-
-
-def _lock(fd: int, patience: float) -> None:
-    deadline = monotonic() + patience
-    while True:
-        with contextlib.suppress(BlockingIOError):
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return
-        if monotonic() > deadline:
-            raise Unavailable("another process holds the file")
-        sleep(0.01)

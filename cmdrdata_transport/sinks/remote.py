@@ -6,9 +6,9 @@ And by which files TLS knows whom to trust, and who we are; and where it is said
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import SplitResult, parse_qsl, urlsplit
 
 from cmdrdata_transport.errors import TrackingSetupError
 
@@ -27,6 +27,20 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost" or host.endswith(".localhost")
+
+
+def refuse_torn_login(url: SplitResult) -> None:
+    """Raise `TrackingSetupError` where a piece of a password has become another part of the URL."""
+    if "@" in url.path + url.query or url.fragment:  # never to be shown
+        raise TrackingSetupError("in a password write %2F for /, %3F for ?, %23 for #, and %40 for @")
+
+
+def options_of(url: SplitResult, known: Sequence[str], where: str) -> dict[str, str]:
+    """What stands behind the question mark. Raises `TrackingSetupError` for a name that is none of these."""
+    options = dict(parse_qsl(url.query, keep_blank_values=True))
+    if unknown := set(options).difference(known):
+        raise TrackingSetupError(f"{where}: there is no ?{min(unknown)}=; there are {', '.join(known)}")
+    return options
 
 
 def timeout_of(text: str | None, where: str) -> float:

@@ -10,10 +10,17 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import SplitResult, parse_qsl, unquote, urlencode, urlsplit
+from urllib.parse import SplitResult, unquote, urlencode, urlsplit
 
 from cmdrdata_transport.errors import TrackingSetupError
-from cmdrdata_transport.sinks.remote import TLS_FILES, is_loopback, timeout_of, tls_files_of
+from cmdrdata_transport.sinks.remote import (
+    TLS_FILES,
+    is_loopback,
+    options_of,
+    refuse_torn_login,
+    timeout_of,
+    tls_files_of,
+)
 
 CLIENT_ID = "cmdrdata-transport"
 
@@ -40,17 +47,14 @@ class Target:
 
 def target_of(url: SplitResult, environ: Mapping[str, str]) -> Target:
     """What a URL means. Raises `TrackingSetupError`, which never shows the user or the password."""
-    if "@" in url.path + url.query or url.fragment:  # a piece of a password, say: never to be shown
-        raise TrackingSetupError("in a password write %2F for /, %3F for ?, %23 for #, and %40 for @")
+    refuse_torn_login(url)
     user_info, _, hosts = url.netloc.rpartition("@")
     topic = unquote(url.path[1:])
     where = f"kafka://{hosts}{url.path}"
     local = all(is_loopback(host) for host in _hosts(hosts, where))
     if not _TOPIC_NAME.fullmatch(topic):
         raise TrackingSetupError(f"{where} names no topic that Kafka takes: write kafka://{hosts}/usage")
-    options = dict(parse_qsl(url.query, keep_blank_values=True))
-    if unknown := set(options).difference(OPTIONS):
-        raise TrackingSetupError(f"{where}: there is no ?{min(unknown)}=; there are {', '.join(OPTIONS)}")
+    options = options_of(url, OPTIONS, where)
     insecure = options.get("insecure") == "1"
     if insecure and not options.keys().isdisjoint(_OF_TLS):
         raise TrackingSetupError(f"{where}: ?insecure=1 is without TLS: leave it out, or the options of TLS")

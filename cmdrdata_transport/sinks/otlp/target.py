@@ -10,10 +10,17 @@ from __future__ import annotations
 import base64
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from urllib.parse import SplitResult, parse_qsl, unquote, urlencode
+from urllib.parse import SplitResult, unquote, urlencode
 
 from cmdrdata_transport.errors import TrackingSetupError
-from cmdrdata_transport.sinks.remote import TLS_FILES, is_loopback, timeout_of, tls_files_of
+from cmdrdata_transport.sinks.remote import (
+    TLS_FILES,
+    is_loopback,
+    options_of,
+    refuse_torn_login,
+    timeout_of,
+    tls_files_of,
+)
 
 SIGNALS = ("logs", "metrics")
 
@@ -48,16 +55,13 @@ class Target:
 
 def target_of(url: SplitResult, environ: Mapping[str, str]) -> Target:
     """What a URL means. Raises `TrackingSetupError`, which never shows user, password or headers."""
-    if "@" in url.path + url.query or url.fragment:  # a piece of a password, say: never to be shown
-        raise TrackingSetupError("in a password write %2F for /, %3F for ?, %23 for #, and %40 for @")
+    refuse_torn_login(url)
     user_info, _, authority = url.netloc.rpartition("@")
     scheme, host, path = url.scheme.removeprefix("otlp+"), url.hostname or "", url.path.rstrip("/")
     where = f"{url.scheme}://{authority}{path}"
     if not host:
         raise TrackingSetupError(f"{where} has no host: write otlp+https://collector:4318")
-    options = dict(parse_qsl(url.query, keep_blank_values=True))
-    if unknown := set(options).difference(OPTIONS):
-        raise TrackingSetupError(f"{where}: there is no ?{min(unknown)}=; there are {', '.join(OPTIONS)}")
+    options = options_of(url, OPTIONS, where)
     trusted = scheme == "https" or is_loopback(host)
     if not trusted and options.get("insecure") != "1":
         raise TrackingSetupError(

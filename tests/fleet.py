@@ -68,6 +68,24 @@ def use(client):
 """
 """What every application starts with. `use` makes two calls, one of them streamed."""
 
+WORKERS = """
+mine = {}
+
+def app(environ, start_response):
+    if os.getpid() not in mine:
+        mine[os.getpid()] = tracked_http_client()
+    use(mine[os.getpid()])
+    start_response("200 OK", [("content-type", "text/plain")])
+    return [b"done"]
+"""
+"""A web application, whose workers have a client each."""
+
+PRELOADED = """
+with tracked_http_client() as client:
+    use(client)  # in the master, before it forks
+"""
+"""What its master does first."""
+
 
 class Receiver:
     """Takes an event by POST, or says that it is busy, or hangs up before it has taken it, or after."""

@@ -6,7 +6,8 @@ import os
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from textwrap import dedent
@@ -156,6 +157,16 @@ def program(code: str, home: Path, *arguments: str, **options: Any) -> subproces
         env={**os.environ, "PYTHONPATH": here},
         **options,
     )
+
+
+@contextmanager
+def until_killed(process: subprocess.Popen[str]) -> Iterator[subprocess.Popen[str]]:
+    """A process that is killed at the end, if it has not ended before."""
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
 
 
 def run(code: str, home: Path, *arguments: str) -> str:

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from journals import line_of
+from journals import line_of, until_killed
 
 from cmdrdata_transport import Tracker, TrackingSetupError, UsageEvent, delivery, journal
 from cmdrdata_transport.adopting import drain, follow
@@ -73,17 +73,15 @@ def following(home: Path) -> Iterator[None]:
 @contextmanager
 def application(home: Path) -> Iterator[subprocess.Popen[str]]:
     """A process of its own that only writes."""
-    process = subprocess.Popen(
-        [sys.executable, "-c", APPLICATION, str(home)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    try:
+    with until_killed(
+        subprocess.Popen(
+            [sys.executable, "-c", APPLICATION, str(home)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+    ) as process:
         yield process
-    finally:
-        process.kill()
-        process.communicate()
 
 
 def use(process: subprocess.Popen[str], customer: str) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fleet import Fleet, fleet
+from fleet import PRELOADED, WORKERS, Fleet, fleet
 
 from cmdrdata_transport.segments import segments
 
@@ -97,20 +97,6 @@ if __name__ == "__main__":
             use(client)
 """
 
-PRELOADED = """
-with tracked_http_client() as client:
-    use(client)  # in the master, before it forks
-
-mine = {}
-
-def app(environ, start_response):
-    if os.getpid() not in mine:
-        mine[os.getpid()] = tracked_http_client()
-    use(mine[os.getpid()])
-    start_response("200 OK", [("content-type", "text/plain")])
-    return [b"done"]
-"""
-
 ASGI = """
 mine = []
 
@@ -145,7 +131,7 @@ def uvicorn(listening: int) -> list[str]:
 APPLICATIONS: dict[str, Callable[[Fleet, int], None]] = {
     "threads": lambda made, times: made.kill_whole(THREADS, times),
     "asyncio": lambda made, times: made.kill_whole(ASYNCIO, times),
-    "gunicorn": lambda made, times: made.serve(PRELOADED, gunicorn, times),
+    "gunicorn": lambda made, times: made.serve(PRELOADED + WORKERS, gunicorn, times),
     "uvicorn": lambda made, times: made.serve(ASGI, uvicorn, times),
     "fork": lambda made, times: made.kill_workers(POOL, times, "fork"),
     "spawn": lambda made, times: made.kill_workers(POOL, times, "spawn"),

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Literal
 
 import pytest
+from journals import until_killed
 
 from cmdrdata_transport.adopting import drain
 from cmdrdata_transport.demo.loopback import Answer, Call, Loopback
@@ -86,17 +87,15 @@ def receiving() -> Iterator[tuple[Receiver, Loopback]]:
 @contextmanager
 def function(home: Path, sink: str, delivery: str) -> Iterator[subprocess.Popen[str]]:
     """A function's process, frozen until it is invoked."""
-    process = subprocess.Popen(
-        [sys.executable, "-c", FUNCTION, str(home), sink, delivery],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    try:
+    with until_killed(
+        subprocess.Popen(
+            [sys.executable, "-c", FUNCTION, str(home), sink, delivery],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+    ) as process:
         yield process
-    finally:
-        process.kill()
-        process.communicate()
 
 
 def invoke(process: subprocess.Popen[str], name: str, clocks: Clocks | None = None) -> bool:

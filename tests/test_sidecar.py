@@ -17,7 +17,7 @@ from time import monotonic, sleep
 
 import pytest
 from fleet import FOLLOW, fleet
-from journals import program, run, set_up
+from journals import program, run, set_up, until_killed
 from rich.console import Console
 
 from cmdrdata_transport import Tracker
@@ -59,17 +59,15 @@ def test_whichever_is_killed_nothing_is_lost(
 @contextmanager
 def sidecar(home: Path) -> Iterator[subprocess.Popen[str]]:
     """The command, in a process of its own."""
-    process = subprocess.Popen(
-        [sys.executable, *FOLLOW, "--home", str(home)],
-        env={**os.environ, "CMDRDATA_HOME": str(home)},
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    try:
+    with until_killed(
+        subprocess.Popen(
+            [sys.executable, *FOLLOW, "--home", str(home)],
+            env={**os.environ, "CMDRDATA_HOME": str(home)},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+    ) as process:
         yield process
-    finally:
-        process.kill()
-        process.communicate()
 
 
 def wait_until(condition: Callable[[], bool]) -> None:

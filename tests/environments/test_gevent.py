@@ -16,7 +16,7 @@ from textwrap import dedent
 from typing import Any
 
 import pytest
-from fleet import LEDGER, fleet
+from fleet import LEDGER, PRELOADED, WORKERS, fleet
 
 from cmdrdata_transport.adopting import drain
 from cmdrdata_transport.demo.loopback import Loopback
@@ -266,22 +266,6 @@ def work():
             use(client)
 
 gevent.joinall([gevent.spawn(work) for _ in range(5)])
-"""
-
-WORKERS = """
-mine = {}
-
-def app(environ, start_response):
-    if os.getpid() not in mine:
-        mine[os.getpid()] = tracked_http_client()
-    use(mine[os.getpid()])
-    start_response("200 OK", [("content-type", "text/plain")])
-    return [b"done"]
-"""
-
-PRELOADED = """
-with tracked_http_client() as client:
-    use(client)  # in the master, before it forks
 """
 
 

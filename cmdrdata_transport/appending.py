@@ -1,4 +1,4 @@
-"""Appends whole lines to a file that others append to as well: all of them, or nothing.
+"""Appends whole lines to a file that others append to as well: all of them, or nothing; and leaves some out.
 
 For whoever holds the file's lock. Does not know what is in a line, or where the file is.
 """
@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Iterable
+from pathlib import Path
 
 
 def append(fd: int, data: bytes) -> None:
@@ -31,6 +33,23 @@ def append(fd: int, data: bytes) -> None:
         os.ftruncate(fd, size)
         raise
     os.fsync(fd)
+
+
+def keep_only(path: Path, pieces: Iterable[bytes]) -> None:
+    """Have a file hold these, which may be read from it meanwhile, and nothing else; without any, it goes.
+
+    Whoever is killed over it leaves the file as it was. Raises `OSError` when it cannot be written.
+    """
+    rest = path.with_suffix(".new")
+    half = os.open(rest, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    with os.fdopen(half, "wb") as file:
+        file.writelines(pieces)
+        size = file.tell()
+    if size:
+        rest.replace(path)
+    else:
+        rest.unlink()
+        path.unlink()
 
 
 def _write(fd: int, data: bytes) -> None:

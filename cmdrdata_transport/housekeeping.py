@@ -16,7 +16,6 @@ Does not know what sinks keep that are no files and no ledgers: `elsewhere` name
 from __future__ import annotations
 
 import contextlib
-import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -25,6 +24,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from cmdrdata_transport.appending import keep_only
 from cmdrdata_transport.dead_letters import letter_box
 from cmdrdata_transport.errors import TrackingError
 from cmdrdata_transport.event import decode
@@ -196,21 +196,18 @@ def _dead_letters(
 
 def _rewrite(path: Path, unwanted: Callable[[bytes], bool]) -> int:
     """Leave these lines out of a file of dead letters; how many."""
-    rest = path.with_suffix(".new")
     removed = 0
+
+    def wanted(letters: Iterable[bytes]) -> Iterator[bytes]:
+        nonlocal removed
+        for letter in letters:
+            if unwanted(letter):
+                removed += 1
+            else:
+                yield letter
+
     with letter_box(path), path.open("rb") as letters:
-        fd = os.open(rest, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-        with os.fdopen(fd, "wb") as file:
-            for letter in letters:
-                if unwanted(letter):
-                    removed += 1
-                else:
-                    file.write(letter)
-        if rest.stat().st_size:
-            rest.replace(path)
-        else:
-            rest.unlink()
-            path.unlink()
+        keep_only(path, wanted(letters))
     return removed
 
 

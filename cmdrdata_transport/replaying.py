@@ -66,17 +66,13 @@ def resend(home: Path, found: Letters) -> int:
     Raises:
         TrackingError: another process is at it, or the journal takes nothing; nothing is lost.
     """
-    counters = Counters()
-    journal = Journal(home, sinks=(), counters=counters)
-    seen = Seen(home, Counters().count)  # where it cannot be asked, nobody's delivery can: all is sent
+    again = Again(home)
     sent = 0
     with _taken_out(found.path) as path:
         for some in in_portions(line for _, line in _letters(path) if line is not None):
-            spill(journal, seen, some, found.sink)
+            again.write(some, found.sink)
             sent += len(some)
-        journal.sync()
-        if counters.snapshot():
-            raise TrackingError(f"the disk does not take {journal.directory}; {path} stays")
+        again.settle(path)
         kept = [letter for letter, line in _letters(path) if line is None]
         if kept:
             with letter_box(_original(path)) as fd:
@@ -101,11 +97,10 @@ def copy(
     `progress` is told how many more are with the sink. What is in the journal when the sink takes no more
     waits there, as ever.
     """
-    journal = Journal(home, sinks=(), counters=Counters())
-    seen = Seen(home, Counters().count)
+    again = Again(home)
     written = 0
     for some in in_portions(lines):
-        spill(journal, seen, some, identity)
+        again.write(some, identity)
         written += len(some)
         done = next(
             (
@@ -128,15 +123,28 @@ def in_portions(lines: Iterable[bytes]) -> Iterator[list[bytes]]:
         yield some
 
 
-def spill(journal: Journal, seen: Seen, lines: list[bytes], sink: str) -> None:
-    """Write lines to the journal for one sink, to be delivered though it may have been sent them before.
+class Again:
+    """Writes events to the journal for one sink each, to be delivered though that may have had them."""
 
-    Raises:
-        TrackingError: the journal takes nothing.
-    """
-    seen.anew(lines, sink)  # before they are there: a program at work may deliver them at once
-    if not journal.spill(lines, sink):
-        raise TrackingError(f"{journal.directory} takes nothing: is the disk full, or somebody else's?")
+    def __init__(self, home: Path) -> None:
+        self._counters = Counters()
+        self._journal = Journal(home, sinks=(), counters=self._counters)
+        # Where it cannot be asked, nobody's delivery can: all is sent.
+        self._seen = Seen(home, Counters().count)
+
+    def write(self, lines: list[bytes], sink: str) -> None:
+        """Write the lines of some events. Raises `TrackingError` when the journal takes nothing."""
+        self._seen.anew(lines, sink)  # before they are there: a program at work may deliver them at once
+        if not self._journal.spill(lines, sink):
+            raise TrackingError(
+                f"{self._journal.directory} takes nothing: is the disk full, or somebody else's?"
+            )
+
+    def settle(self, source: Path) -> None:
+        """Have the disk take them before they go from their source. Raises `TrackingError` if it does not."""
+        self._journal.sync()
+        if self._counters.snapshot():
+            raise TrackingError(f"the disk does not take {self._journal.directory}; {source} stays")
 
 
 def _letters(path: Path) -> Iterator[tuple[bytes, bytes | None]]:

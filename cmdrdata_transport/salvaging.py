@@ -19,14 +19,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeGuard
 
-from cmdrdata_transport.counters import Counters
+from cmdrdata_transport.appending import keep_only
 from cmdrdata_transport.descriptors import release
 from cmdrdata_transport.errors import TrackingError
 from cmdrdata_transport.event import FORMAT, decode
 from cmdrdata_transport.home import journals
-from cmdrdata_transport.journal import Journal
-from cmdrdata_transport.replaying import in_portions, spill
-from cmdrdata_transport.seen import Seen
+from cmdrdata_transport.replaying import Again, in_portions
 from cmdrdata_transport.segments import Header, parse
 
 
@@ -59,19 +57,15 @@ def salvage(home: Path, torn: Torn, sinks: Sequence[str]) -> int:
         TrackingError: another process is at it, or the journal takes nothing; nothing is lost.
         OSError: the piece cannot be read, or the rest not be written.
     """
-    counters = Counters()
-    journal = Journal(home, sinks=(), counters=counters)
-    seen = Seen(home, Counters().count)
+    again = Again(home)
     events = 0
     with _alone(torn.path) as fd:
         for some in in_portions(line for _, line in _lines(fd) if _is_event(line)):
             for sink in sinks:
-                spill(journal, seen, some, sink)
+                again.write(some, sink)
             events += len(some)
-        journal.sync()
-        if counters.snapshot():
-            raise TrackingError(f"the disk does not take {journal.directory}; {torn.path} stays")
-        _keep_the_rest(torn.path, fd)
+        again.settle(torn.path)
+        keep_only(torn.path, _rest(fd))
     return events
 
 
@@ -107,20 +101,11 @@ def _header(line: bytes | None) -> Header | None:
     return None if line is None else Header.from_line(line)
 
 
-def _keep_the_rest(path: Path, fd: int) -> None:
-    """Leave the events out of a piece; without anything else in it, it goes."""
-    rest = path.with_suffix(".new")
-    half = os.open(rest, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    with os.fdopen(half, "wb") as file:
-        for piece, line in _lines(fd):
-            if piece.strip() and not _is_event(line) and not _header(line):
-                file.write(piece)
-        size = file.tell()
-    if size:
-        rest.replace(path)
-    else:
-        path.unlink()
-        rest.unlink()
+def _rest(fd: int) -> Iterator[bytes]:
+    """All of a piece but what is whole in it."""
+    return (
+        piece for piece, line in _lines(fd) if piece.strip() and not _is_event(line) and not _header(line)
+    )
 
 
 @contextmanager

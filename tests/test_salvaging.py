@@ -127,7 +127,7 @@ def test_who_is_killed_over_it_loses_nothing(tmp_path: Path, moment: str) -> Non
         if sys.argv[2] == "sync":
             Journal.sync = die
         else:
-            salvaging._keep_the_rest = die
+            salvaging.keep_only = die
         (piece,) = salvaging.torn_pieces(home)
         salvaging.salvage(home, piece, [SINK])
         """,

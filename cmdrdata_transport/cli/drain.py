@@ -136,11 +136,12 @@ def _reason(each: Drained) -> str:
 
 def give_up(out: Console, *, home: Path, sink: str) -> bool:
     """Let nothing wait for a sink any more, except of processes at work; False when nothing waited."""
-    waiting = [each for each in backlog_of(home) if each.sink == sink]
+    backlog = backlog_of(home)
+    waiting = [each for each in backlog if each.sink == sink]
     given_up = sum(_give_up(each.segment, sink) for each in waiting if not each.live)
     out.print(Text(printable(f"{sink}: {number(given_up)} events given up")), soft_wrap=True)
     if not waiting:
-        others = sorted({each.sink for each in backlog_of(home)})
+        others = sorted({each.sink for each in backlog})
         out.print(Text(printable(f"Events wait for: {', '.join(others) or 'no sink'}")), soft_wrap=True)
     return given_up > 0
 

@@ -26,7 +26,7 @@ def prune(
     """Take out what is older; False where the user does not want that."""
     if waiting := sum(each.events for each in backlog_of(home)):
         say(err, f"{number(waiting)} deliveries wait in the journal, whose events stay, however old they are")
-    _missed(err, home, sinks)
+    _missed(err, unnamed(home, sinks))
     places = old(home, sinks, before)
     if any(each.what == DEAD_LETTERS and each.number for each in places):
         say(
@@ -40,9 +40,10 @@ def prune(
 def erase(out: Console, err: Console, *, home: Path, sinks: Sequence[str], customer: str, yes: bool) -> bool:
     """Take out what is a customer's; False where the user does not want that, or more may come or is left."""
     places = of_customer(home, sinks, customer)
-    for where in elsewhere([*sinks, *unnamed(home, sinks)]):
+    others = unnamed(home, sinks)
+    for where in elsewhere([*sinks, *others]):
         say(err, f"What {where} was sent is there, and cannot be taken out from here.")
-    missed = _missed(err, home, sinks)
+    missed = _missed(err, others)
     good = _remove(out, err, places, f"of {customer}", [str(home), *sinks], yes=yes)
     if not good:
         return False
@@ -55,9 +56,8 @@ def erase(out: Console, err: Console, *, home: Path, sinks: Sequence[str], custo
     return good and not left and not missed
 
 
-def _missed(err: Console, home: Path, sinks: Sequence[str]) -> bool:
-    """Whether programs have sinks here that were not looked in, though they could be; that is said."""
-    others = unnamed(home, sinks)
+def _missed(err: Console, others: Sequence[str]) -> bool:
+    """Whether one of other programs' sinks could have been looked in, and was not; that is said."""
     missed = [each for each in others if each not in elsewhere(others)]
     for each in missed:
         say(

@@ -44,6 +44,7 @@ from cmdrdata_transport.replaying import Letters, letters
 from cmdrdata_transport.salvaging import Torn, torn_pieces
 from cmdrdata_transport.segments import Backlog, foreign
 from cmdrdata_transport.sinks import file_of
+from cmdrdata_transport.sinks.damage import aside_from
 from cmdrdata_transport.tallies import tallies, totals
 from cmdrdata_transport.tracker import Tracker
 
@@ -239,10 +240,8 @@ def _set_aside(sinks: Sequence[str], home: Path) -> Generator[tuple[str, Path]]:
     """Ledgers that were found damaged, with the sink that they were."""
     for sink in sinks:
         if sink.startswith("sqlite:"):
-            file = file_of(urlsplit(sink), home)
-            for path in sorted(file.parent.glob(f"{file.name}.corrupt-*")):
-                if not path.name.endswith(("-wal", "-shm")):
-                    yield sink, path
+            for path in aside_from(file_of(urlsplit(sink), home)):
+                yield sink, path
 
 
 def _apart(sinks: Sequence[str], homes: Sequence[Path]) -> Generator[tuple[str, Path]]:

@@ -34,6 +34,7 @@ from cmdrdata_transport.ledger.removing import Which
 from cmdrdata_transport.segments import blank, in_use, lines_of, segments
 from cmdrdata_transport.sinks import file_of, url_of
 from cmdrdata_transport.sinks.columns import moment_of
+from cmdrdata_transport.sinks.damage import aside_from
 from cmdrdata_transport.traces import blank_lines, count_lines, holding, trace_of
 
 DEAD_LETTERS = "rejected events"
@@ -144,11 +145,9 @@ def _set_aside(home: Path, sinks: Iterable[str], which: Which) -> Iterator[Place
     """Ledgers that were damaged; one of which SQLite takes nothing any more is among what remains."""
     for sink in sinks:
         if sink.startswith("sqlite:"):
-            file = _file(home, sink)
-            for path in sorted(file.parent.glob(f"{file.name}.corrupt-*")):
-                if not path.name.endswith(("-wal", "-shm")):
-                    with contextlib.suppress(TrackingError):
-                        yield from _ledgers(home, [f"sqlite:///{quote(str(path.absolute()))}"], which)
+            for path in aside_from(_file(home, sink)):
+                with contextlib.suppress(TrackingError):
+                    yield from _ledgers(home, [f"sqlite:///{quote(str(path.absolute()))}"], which)
 
 
 def _lines(what: str, paths: Iterable[Path], unwanted: Callable[[bytes], bool]) -> Iterator[Place]:

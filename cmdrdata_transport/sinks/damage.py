@@ -27,6 +27,12 @@ PATIENCE_SECONDS = 5.0
 """How long another process may be at it: to exchange the files takes milliseconds."""
 
 
+def aside_from(path: Path) -> list[Path]:
+    """The damaged ledgers that were set aside from here, the oldest first, without the files beside them."""
+    found = path.parent.glob(f"{path.name}.corrupt-*")
+    return sorted(each for each in found if not each.name.endswith(_BESIDE))
+
+
 def is_damage(error: Exception, path: Path) -> bool:
     """Whether this error says that the ledger at `path` is damaged, and not that something else is there."""
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF

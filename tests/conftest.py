@@ -1,13 +1,14 @@
 """What a test has to say beyond passing, `record_property("says", …)`, is printed at the end of the run.
 
-And fixtures that several files share: for tests that make many clients and speak no TLS, and for those
-that need a PostgreSQL.
+And fixtures that several files share: for tests that make many clients and speak no TLS, for those that ask
+which threads there are, and for those that need a PostgreSQL.
 """
 
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +37,18 @@ def interruptible() -> None:
     """A shell has what it starts in the background ignore SIGINT, and programs that we start with it."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture
+def started() -> Callable[[], list[threading.Thread]]:
+    """The library's threads that have been started since the test began, and are alive.
+
+    A thread that an earlier test left may end at any moment: to count threads is to count that one, too.
+    """
+    before = set(threading.enumerate())
+    return lambda: [
+        each for each in threading.enumerate() if each not in before and each.name.startswith("cmdrdata")
+    ]
 
 
 @pytest.fixture(scope="module")

@@ -6,6 +6,7 @@ import logging
 import os
 import signal
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import httpx
@@ -73,7 +74,9 @@ def test_a_line_names_each_that_fails(caplog: pytest.LogCaptureFixture) -> None:
     ]
 
 
-def test_somebody_is_there_to_log_that_every_call_is_left_out(tmp_path: Path) -> None:
+def test_somebody_is_there_to_log_that_every_call_is_left_out(
+    tmp_path: Path, started: Callable[[], list[threading.Thread]]
+) -> None:
     """`require_customer` and no customer anywhere: nothing is recorded, but a thread that logs it runs."""
 
     def never_called(_events: list[UsageEvent]) -> None: ...
@@ -82,7 +85,7 @@ def test_somebody_is_there_to_log_that_every_call_is_left_out(tmp_path: Path) ->
     answer = httpx.MockTransport(lambda _: httpx.Response(200, json={}))
     with httpx.Client(transport=TrackedTransport(answer, tracker=tracker)) as client:
         client.post("https://api.openai.com/v1/chat/completions", json={})
-    assert "cmdrdata callable:never_called" in [each.name for each in threading.enumerate()]
+    assert "cmdrdata callable:never_called" in [each.name for each in started()]
     tracker.close()
     assert tracker.stats() == {"skipped_no_customer": 1}
 

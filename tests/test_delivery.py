@@ -54,13 +54,14 @@ def test_every_sink_gets_every_event(tmp_path: Path, *, mode: Mode) -> None:
     assert setup.counters.snapshot() == {"delivered": 3600}
 
 
-def test_what_was_never_asked_for_is_not_started(tmp_path: Path) -> None:
+def test_what_was_never_asked_for_is_not_started(
+    tmp_path: Path, started: Callable[[], list[threading.Thread]]
+) -> None:
     """Without an event there is no thread and no file, whoever flushes and closes."""
-    before = threading.active_count()
     setup = set_up(tmp_path, Receiver())
     assert setup.delivery.flush(0)
     assert setup.delivery.close(0)
-    assert threading.active_count() == before
+    assert not started()
     assert list(tmp_path.iterdir()) == []
 
 
@@ -91,36 +92,41 @@ def test_a_closed_delivery_can_be_started_again(tmp_path: Path) -> None:
     assert receiver.got == once(10)
 
 
-def test_what_is_appended_after_close_is_delivered_by_a_flush(tmp_path: Path) -> None:
+def test_what_is_appended_after_close_is_delivered_by_a_flush(
+    tmp_path: Path, started: Callable[[], list[threading.Thread]]
+) -> None:
     """A flush of what is closed delivers by itself, and starts no thread."""
     receiver = Receiver()
     setup = set_up(tmp_path, receiver)
     setup.delivery.close(1)
     setup.append(5)
-    before = threading.active_count()
     assert setup.delivery.flush(30)
-    assert threading.active_count() == before
+    assert not started()
     assert receiver.got == once(5)
 
 
-def test_a_dropped_delivery_ends_its_threads(tmp_path: Path) -> None:
+def test_a_dropped_delivery_ends_its_threads(
+    tmp_path: Path, started: Callable[[], list[threading.Thread]]
+) -> None:
     """A tracker that nobody closed, and nobody has any more, leaves no thread behind."""
     receiver = Receiver()
     setup = set_up(tmp_path, receiver)
     setup.delivery.ensure_running()
-    (thread,) = [each for each in threading.enumerate() if each.name.startswith("cmdrdata")]
+    (thread,) = started()
     del setup
     gc.collect()
     thread.join(30)
     assert not thread.is_alive()
 
 
-def test_a_dropped_delivery_delivers_first(tmp_path: Path) -> None:
+def test_a_dropped_delivery_delivers_first(
+    tmp_path: Path, started: Callable[[], list[threading.Thread]]
+) -> None:
     """What the tracker that `configure` replaced has recorded reaches that tracker's own sinks."""
     receiver = Receiver()
     setup = set_up(tmp_path, receiver)
     setup.delivery.ensure_running()
-    (thread,) = [each for each in threading.enumerate() if each.name.startswith("cmdrdata")]
+    (thread,) = started()
     setup.append(5)
     del setup
     gc.collect()
@@ -651,7 +657,7 @@ def test_a_thread_that_cannot_start_is_no_error(tmp_path: Path, monkeypatch: pyt
     assert receiver.got == once(5)
 
 
-def test_one_thread_for_each_sink(tmp_path: Path) -> None:
+def test_one_thread_for_each_sink(tmp_path: Path, started: Callable[[], list[threading.Thread]]) -> None:
     """However many threads meter their first call at once."""
     setup = set_up(tmp_path, Receiver(), "jsonl:///usage.jsonl")
     barrier = threading.Barrier(8)
@@ -665,7 +671,7 @@ def test_one_thread_for_each_sink(tmp_path: Path) -> None:
         each.start()
     for each in starters:
         each.join()
-    names = sorted(each.name for each in threading.enumerate() if each.name.startswith("cmdrdata"))
+    names = sorted(each.name for each in started())
     assert names == ["cmdrdata callable:receiver", "cmdrdata jsonl:///usage.jsonl"]
     setup.delivery.close(30)
 

@@ -396,7 +396,9 @@ loop.close()
 """
 
 
-def test_what_took_too_long_is_not_counted_as_read_too(tmp_path: Path) -> None:
+def test_what_took_too_long_is_not_counted_as_read_too(
+    tmp_path: Path, started: Callable[[], list[threading.Thread]]
+) -> None:
     """A stream that was given up is given up, also when its provider goes on after that."""
     release = threading.Event()
     host = Host(tmp_path, drain_seconds=0.05)
@@ -404,7 +406,7 @@ def test_what_took_too_long_is_not_counted_as_read_too(tmp_path: Path) -> None:
         asyncio.run(begin_and_close(WAYS[0], client, server.url))
         assert host.told() == [("partial", "cancelled", None)]
         release.set()
-        for reader in readers():
+        for reader in readers(started()):
             reader.join(10)
     stats = host.tracker.stats()
     host.tracker.close(5)
@@ -431,13 +433,15 @@ def test_a_provider_that_falls_silent_holds_no_connection(way: Way, tmp_path: Pa
     assert {each[0] for each in host.told()} == {"partial"}
 
 
-def test_no_more_are_read_at_once_than_may_be(host: Host) -> None:
+def test_no_more_are_read_at_once_than_may_be(
+    host: Host, started: Callable[[], list[threading.Thread]]
+) -> None:
     """However fast they are closed; the others are closed as ever."""
     release = threading.Event()
     with Loopback(paced(release)) as server, client_of(WAYS[0], host.tracker) as client:
         for _ in range(MOST_AT_ONCE + 6):
             asyncio.run(begin_and_close(WAYS[0], client, server.url))
-        held = readers()
+        held = readers(started())
         release.set()
         for reader in held:
             reader.join(10)
@@ -467,9 +471,9 @@ def test_where_no_thread_can_be_started_it_is_partial(host: Host, monkeypatch: p
         assert host.told() == [("complete", "ok", 12)]
 
 
-def readers() -> list[threading.Thread]:
+def readers(threads: list[threading.Thread]) -> list[threading.Thread]:
     """The threads that read on, without the one that waits for streams."""
-    return [each for each in threading.enumerate() if each.name == "cmdrdata drain reading"]
+    return [each for each in threads if each.name == "cmdrdata drain reading"]
 
 
 AT_EXIT = """

@@ -108,25 +108,28 @@ def test_a_disk_that_fails_is_counted_and_a_new_segment_begun(tmp_path: Path, di
     setup.delivery.close(0)
 
 
-def test_without_threads_the_disk_is_given_it_by_flush(tmp_path: Path, disk: Disk) -> None:
+def test_without_threads_the_disk_is_given_it_by_flush(
+    tmp_path: Path, disk: Disk, started: Callable[[], list[threading.Thread]]
+) -> None:
     """Before it is delivered, so that what no sink takes is safe when `flush` returns."""
-    before = threading.active_count()
     down = Receiver(raises=[OSError()] * 1000)
     setup = set_up(tmp_path, down, durability="fsync", mode="flush")
     setup.delivery.ensure_running()
     setup.append(3)
-    assert threading.active_count() == before
+    assert not started()
     assert not disk.has
     assert not setup.delivery.flush(0.1)
     assert disk.has_all(*setup.segments())
 
 
-def test_close_gives_the_disk_the_rest(tmp_path: Path, disk: Disk) -> None:
+def test_close_gives_the_disk_the_rest(
+    tmp_path: Path, disk: Disk, started: Callable[[], list[threading.Thread]]
+) -> None:
     """The end of a process leaves nothing to the next tenth of a second."""
     setup = journaling(tmp_path, 3)
     setup.delivery.close(0)
     assert disk.has_all(*setup.segments())
-    assert soon(lambda: not [each for each in threading.enumerate() if each.name == "cmdrdata sync"])
+    assert soon(lambda: not started())
 
 
 def test_a_forked_child_gives_the_disk_its_own(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -113,12 +113,13 @@ def test_events_of_a_process_at_work_are_delivered_by_another(tmp_path: Path) ->
     assert list((tmp_path / "journal").iterdir()) == []
 
 
-def test_a_process_at_work_delivers_nothing_itself(tmp_path: Path) -> None:
+def test_a_process_at_work_delivers_nothing_itself(
+    tmp_path: Path, started: Callable[[], list[threading.Thread]]
+) -> None:
     """It writes its journal, has no thread and opens no sink; `flush` says that nobody has delivered."""
-    before = threading.active_count()
     tracker = Tracker([LEDGER], home=tmp_path, delivery="external")
     tracker.record(provider="x-ai", usage={"input_tokens": 1}, customer_id="acme")
-    assert threading.active_count() == before
+    assert not started()
     assert not tracker.flush(0.2)
     assert not (tmp_path / "usage.db").exists()
     (waiting,) = backlog(tmp_path / "journal")
@@ -242,18 +243,19 @@ def test_nobody_else_can_call_a_function(tmp_path: Path) -> None:
         Tracker([], home=tmp_path, delivery="later")  # type: ignore[arg-type]
 
 
-def test_without_threads_flush_delivers(tmp_path: Path) -> None:
+def test_without_threads_flush_delivers(
+    tmp_path: Path, started: Callable[[], list[threading.Thread]]
+) -> None:
     """Where threads are frozen or die, the end of a handler is the moment, in the handler's own thread."""
     threads: list[int] = []
 
     def collect(_: list[UsageEvent]) -> None:
         threads.append(threading.get_ident())
 
-    before = threading.active_count()
     tracker = Tracker([collect, LEDGER], home=tmp_path, delivery="flush")
     for _ in range(2):
         tracker.record(provider="x-ai", usage={"input_tokens": 1}, customer_id="acme")
-        assert threading.active_count() == before
+        assert not started()
         assert tracker.flush(5)
     assert threads == [threading.get_ident()] * 2
     assert customers(tmp_path) == ["acme"] * 2

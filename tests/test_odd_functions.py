@@ -6,6 +6,7 @@ import asyncio
 import logging
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -34,14 +35,14 @@ ERRORS = [
 
 
 def test_whatever_a_function_raises_it_is_given_the_events_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, started: Callable[[], list[threading.Thread]]
 ) -> None:
     """Its thread lives on, also where it raises what ends one, and what it raised is counted."""
     monkeypatch.setattr(lanes, "FIRST_PAUSE_SECONDS", 0.0)
     unruly, other = Receiver("unruly", raises=[*ERRORS]), Receiver("other")
     setup = set_up(tmp_path, unruly, other)
     setup.delivery.ensure_running()
-    threads = {each for each in threading.enumerate() if each.name.startswith("cmdrdata")}
+    threads = started()
     setup.append(5)
     deadline = time.monotonic() + 60
     while not setup.delivery.flush(0.05) and time.monotonic() < deadline:

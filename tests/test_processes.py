@@ -306,12 +306,11 @@ def test_calls_of_a_child_that_python_knows_nothing_of_are_its_own(tmp_path: Pat
         def record(first, last):
             for number in range(first, last):
                 tracker.record(provider="openai", usage={"input_tokens": 1}, event_id=f"event-{number}")
-        tracker = Tracker(["sqlite:///usage.db"], home=home)
+        # No threads: what one of them holds just then, the interpreter's own locks too, a child has for good.
+        tracker = Tracker(["sqlite:///usage.db"], home=home, delivery="flush")
         record(0, 5)
         readable, writable = os.pipe()
-        sys.setswitchinterval(60)  # so that no thread asks for Python's lock: a child would wait for it
         pid = ctypes.PyDLL(None).fork()
-        sys.setswitchinterval(0.005)
         if pid == 0:
             record(5, 10)
             os.read(readable, 1)
@@ -358,7 +357,8 @@ def test_all_trackers_of_a_child_that_python_knows_nothing_of_deliver(tmp_path: 
         for each in trackers:
             each.record(provider="openai", usage={})
             each.flush(50)
-        sys.setswitchinterval(60)
+        time.sleep(0.5)  # the threads are at rest: what one of them holds at a fork, a child has for good
+        sys.setswitchinterval(60)  # and none asks for Python's lock, which the child would wait to hand over
         pid = ctypes.PyDLL(None).fork()
         sys.setswitchinterval(0.005)
         if pid == 0:

@@ -1,7 +1,8 @@
 """What sinks refuse for ever, kept in a file for each: JSON lines with the reason, in `dead/` in home.
 
-Knows how such a file is named, and how several processes write to one and take it out. Does not know why
-a sink refuses, or what becomes of the letters (`replaying.py`, `housekeeping.py`).
+Knows how such a file is named, that an event stands in a letter as it was written, to the byte, and how
+several processes write to one file and take it out. Does not know why a sink refuses, or what becomes of
+the letters (`replaying.py`, `housekeeping.py`).
 """
 
 from __future__ import annotations
@@ -10,15 +11,28 @@ import contextlib
 import fcntl
 import os
 import re
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 from zlib import crc32
 
 from cmdrdata_transport.appending import append
 from cmdrdata_transport.descriptors import release
 from cmdrdata_transport.event import decode, encode
 from cmdrdata_transport.home import make_private
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Letter:
+    """A refused event: of which sink, why, and when (ISO 8601); and its line, every digit of it."""
+
+    sink: str
+    reason: str
+    rejected_at: str
+    event: Mapping[str, Any]
+    line: bytes
 
 
 def dead_letters(home: Path, sink: str) -> Path:
@@ -29,14 +43,41 @@ def dead_letters(home: Path, sink: str) -> Path:
 
 def write_dead_letter(home: Path, sink: str, line: bytes, reason: str) -> None:
     """Keep a refused event. Raises `OSError` when it cannot be kept: then it is not done with."""
+    head = {"rejected_at": datetime.now(UTC).isoformat(), "sink": sink, "reason": reason}
     try:
-        event = decode(line)
+        decode(line)
     except ValueError:
-        event = line.decode("utf-8", "replace")
-    when = datetime.now(UTC).isoformat()
-    letter = encode({"rejected_at": when, "sink": sink, "reason": reason, "event": event}) + b"\n"
+        letter = encode({**head, "event": line.decode("utf-8", "replace")})
+    else:
+        letter = encode(head).removesuffix(b"}") + _EVENT + line + b"}"
     with letter_box(dead_letters(home, sink)) as fd:
-        append(fd, letter)
+        append(fd, letter + b"\n")
+
+
+def read_letter(letter: bytes) -> Letter | None:
+    """What a line of such a file says; None where it has no event."""
+    try:
+        said = decode(letter)
+    except ValueError:
+        return None
+    if not isinstance(said, dict) or not isinstance(event := said.get("event"), dict):
+        return None
+    sink, reason, rejected_at = (str(said.get(each, "")) for each in ("sink", "reason", "rejected_at"))
+    return Letter(
+        sink=sink, reason=reason, rejected_at=rejected_at, event=event, line=_line_of(letter, event)
+    )
+
+
+def _line_of(letter: bytes, event: Mapping[str, Any]) -> bytes:
+    # No string has these bytes in it: they would be escaped there.
+    line = letter.partition(_EVENT)[2].rstrip().removesuffix(b"}")
+    with contextlib.suppress(ValueError):
+        if decode(line) == event:
+            return line
+    return encode(event)  # somebody has written the letter anew
+
+
+_EVENT = b',"event":'
 
 
 @contextlib.contextmanager

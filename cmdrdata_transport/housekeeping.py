@@ -25,7 +25,7 @@ from typing import Any
 from urllib.parse import quote
 
 from cmdrdata_transport.appending import keep_only
-from cmdrdata_transport.dead_letters import letter_box
+from cmdrdata_transport.dead_letters import letter_box, read_letter
 from cmdrdata_transport.errors import TrackingError
 from cmdrdata_transport.event import decode
 from cmdrdata_transport.home import journals
@@ -175,12 +175,11 @@ def _journal(home: Path, wanted: Callable[[Mapping[str, Any]], bool]) -> Iterato
 def _dead_letters(
     home: Path, wanted: Callable[[Mapping[str, Any]], bool], trace: re.Pattern[bytes] | None = None
 ) -> Iterator[Place]:
-    def is_wanted(letter: bytes) -> bool:
-        said = _event(letter)
-        event = None if said is None else said.get("event")
-        if isinstance(event, dict):
-            return wanted(event)
-        return trace is not None and trace.search(letter.replace(b"\\", b"")) is not None
+    def is_wanted(line: bytes) -> bool:
+        letter = read_letter(line)
+        if letter is not None:
+            return wanted(letter.event)
+        return trace is not None and trace.search(line.replace(b"\\", b"")) is not None
 
     for path in sorted((home / "dead").glob("*.jsonl")):
         with path.open("rb") as file:

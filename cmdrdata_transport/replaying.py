@@ -17,14 +17,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 from cmdrdata_transport.adopting import Drained, drain
 from cmdrdata_transport.appending import append
 from cmdrdata_transport.counters import Counters
-from cmdrdata_transport.dead_letters import letter_box
+from cmdrdata_transport.dead_letters import Letter, letter_box, read_letter
 from cmdrdata_transport.errors import TrackingError
-from cmdrdata_transport.event import decode, encode
 from cmdrdata_transport.journal import Journal
 from cmdrdata_transport.seen import Seen
 
@@ -69,11 +67,11 @@ def resend(home: Path, found: Letters) -> int:
     again = Again(home)
     sent = 0
     with _taken_out(found.path) as path:
-        for some in in_portions(line for _, line in _letters(path) if line is not None):
+        for some in in_portions(letter.line for _, letter in _letters(path) if letter is not None):
             again.write(some, found.sink)
             sent += len(some)
         again.settle(path)
-        kept = [letter for letter, line in _letters(path) if line is None]
+        kept = [line for line, letter in _letters(path) if letter is None]
         if kept:
             with letter_box(_original(path)) as fd:
                 append(fd, b"".join(kept))
@@ -147,37 +145,26 @@ class Again:
             raise TrackingError(f"the disk does not take {self._journal.directory}; {source} stays")
 
 
-def _letters(path: Path) -> Iterator[tuple[bytes, bytes | None]]:
-    """Each letter, and the line of its event; None where it has none."""
+def _letters(path: Path) -> Iterator[tuple[bytes, Letter | None]]:
+    """Each line of the file, and the letter that it is; None where it has no event."""
     with path.open("rb") as file:
-        for letter in file:
-            if letter.strip():
-                said = _read(letter)
-                yield letter, None if said is None else encode(said["event"])
-
-
-def _read(letter: bytes) -> dict[str, Any] | None:
-    try:
-        said = decode(letter)
-    except ValueError:
-        return None
-    return said if isinstance(said, dict) and isinstance(said.get("event"), dict) else None
+        for line in file:
+            if line.strip():
+                yield line, read_letter(line)
 
 
 def _counted(path: Path) -> Letters:
     reasons = Counter[str]()
     times: list[str] = []
     sink, unreadable = "", 0
-    with contextlib.suppress(FileNotFoundError), path.open("rb") as file:
-        for letter in file:
-            said = _read(letter)
-            if said is None:
-                unreadable += bool(letter.strip())
+    with contextlib.suppress(FileNotFoundError):
+        for _, letter in _letters(path):
+            if letter is None:
+                unreadable += 1
                 continue
-            sink = str(said.get("sink", ""))
-            reasons[str(said.get("reason", ""))] += 1
-            at = str(said.get("rejected_at", ""))
-            times = [min([*times[:1], at]), max([*times[1:], at])]
+            sink = letter.sink
+            reasons[letter.reason] += 1
+            times = [min([*times[:1], letter.rejected_at]), max([*times[1:], letter.rejected_at])]
     return Letters(
         path=path,
         sink=sink,

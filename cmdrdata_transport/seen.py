@@ -6,15 +6,19 @@ A sink with a key of its own drops the second; for the others it is looked up he
 
 The same record may have to be sent again, after a crash or a failure. So the first record that came for
 an id keeps it: what is kept beside the id is a checksum of the record.
+
+A file that turns out to be damaged is put beside, and another begun: what it knew is not known any more.
 """
 
 from __future__ import annotations
 
 import contextlib
+import fcntl
+import os
 import re
 import sqlite3
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from pathlib import Path
 from time import time
@@ -22,6 +26,7 @@ from zlib import crc32
 
 from cmdrdata_transport import forks
 from cmdrdata_transport.databases import make_private_file
+from cmdrdata_transport.descriptors import lock, release
 from cmdrdata_transport.event import decode
 from cmdrdata_transport.greenlets import apart
 from cmdrdata_transport.identity import is_derived
@@ -37,6 +42,7 @@ _START = re.compile(rb'\{"format":"[^"\\]*","event_id":"([^"\\]+)"')
 _EVERY = 1000
 """Of how many calls one forgets what is old."""
 
+_DAMAGE = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 
 _Keyed = dict[int, tuple[str, int]]
 """Of lines that may come again, by their place: the id, and what the record is known by."""
@@ -54,6 +60,7 @@ class Seen:
         self._at_rest = False
         self._unsafe = False
         self._calls = 0
+        self._opened: os.stat_result | None = None
         forks.register_to_settle(self)
 
     def again(self, lines: Sequence[bytes], sink: str) -> set[int]:
@@ -75,10 +82,39 @@ class Seen:
             return set()
         with self._in_use:
             try:
-                return apart(how, keyed, sink)
+                return apart(self._sound, how, keyed, sink)
             except (sqlite3.Error, OSError) as error:
                 self._count("seen_unknown", type(error).__name__)
                 return set()
+
+    def _sound(self, how: _Question, keyed: _Keyed, sink: str) -> set[int]:
+        try:
+            return how(keyed, sink)
+        except sqlite3.DatabaseError as error:
+            if error.sqlite_errorcode & 0xFF not in _DAMAGE:
+                raise
+            self._count("seen_unknown", "it was damaged, and is begun anew")
+            self._put_beside()
+        return how(keyed, sink)
+
+    def _put_beside(self) -> None:
+        beside = self._path.with_name(f"{self._path.name}.corrupt")
+        with self._alone(), contextlib.suppress(FileNotFoundError):
+            if self._opened is None or not os.path.samestat(self._path.stat(), self._opened):
+                return  # another process has done it
+            for suffix in ("-journal", ""):
+                with contextlib.suppress(FileNotFoundError):
+                    Path(f"{self._path}{suffix}").replace(f"{beside}{suffix}")
+
+    @contextlib.contextmanager
+    def _alone(self) -> Generator[None]:
+        fd = os.open(self._path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            lock(fd, fcntl.LOCK_EX, PATIENCE_SECONDS)
+            yield
+        finally:
+            release(fd)
+            os.close(fd)
 
     def _replace(self, keyed: _Keyed, sink: str) -> set[int]:
         rows = [(event_id, sink, record, int(time())) for event_id, record in keyed.values()]
@@ -110,6 +146,7 @@ class Seen:
     def _open(self) -> sqlite3.Connection:
         self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         make_private_file(self._path)
+        self._opened = self._path.stat()
         connection = sqlite3.connect(self._path, timeout=PATIENCE_SECONDS, isolation_level=None)
         with contextlib.ExitStack() as undo:
             undo.callback(connection.close)

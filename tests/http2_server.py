@@ -48,7 +48,7 @@ class Http2Server:
             with suppress(OSError):
                 each.shutdown(socket.SHUT_RDWR)
             each.close()
-        self._thread.join(5)
+        self._thread.join(50)
 
     def _accept(self) -> None:
         with suppress(OSError):
@@ -88,7 +88,7 @@ class Http2Server:
         with suppress(OSError, h2.exceptions.ProtocolError):
             for place, chunk in enumerate(self._chunks):
                 if place and self._gate is not None:
-                    self._gate.wait(10)
+                    self._gate.wait(50)
                 with writing:
                     if stream in gone:
                         return

@@ -58,7 +58,7 @@ class Host:
     def ledger(self) -> list[UsageEvent]:
         """What has been recorded, by all of them, in the order of the calls: each delivers when it likes."""
         for tracker in self.trackers:
-            assert tracker.flush(10)
+            assert tracker.flush(50)
         if not (self.home / "usage.db").exists():
             return []  # it is made for the first event
         with Ledger.open("sqlite:///usage.db", home=self.home) as ledger:
@@ -67,7 +67,7 @@ class Host:
     def report(self) -> dict[str, Any]:
         """The sums of all of it."""
         for tracker in self.trackers:
-            assert tracker.flush(10)
+            assert tracker.flush(50)
         with Ledger.open("sqlite:///usage.db", home=self.home) as ledger:
             (row,) = ledger.report(by=())
             return row
@@ -79,7 +79,7 @@ def hosted(home: Path) -> Iterator[Host]:
     host = Host(home)
     yield host
     for tracker in host.trackers:
-        tracker.close(5)
+        tracker.close(50)
 
 
 def make(way: Way, tracker: Tracker, asks: Sequence[Ask]) -> None:

@@ -380,9 +380,9 @@ def test_threads_share_one_context_object() -> None:
 
     def work() -> tuple[object, object]:
         with acme:
-            barrier.wait(10)
+            barrier.wait(50)
             inside = get_customer_context()
-            barrier.wait(10)
+            barrier.wait(50)
         return inside, get_customer_context()
 
     with ThreadPoolExecutor(4) as pool:

@@ -49,7 +49,7 @@ def test_every_sink_gets_every_event(tmp_path: Path, *, mode: Mode) -> None:
     assert len((tmp_path / "usage.jsonl").read_bytes().splitlines()) == 1200
     with Ledger.open("sqlite:///usage.db", home=tmp_path) as ledger:
         assert ledger.report([])[0]["events"] == 1200
-    assert setup.delivery.close(10)
+    assert setup.delivery.close(50)
     assert list(setup.journal.directory.iterdir()) == []
     assert setup.counters.snapshot() == {"delivered": 3600}
 
@@ -72,7 +72,7 @@ def test_an_event_arrives_without_a_flush(tmp_path: Path) -> None:
     setup.delivery.ensure_running()
     setup.append(1)
     assert arrived.wait(30)
-    setup.delivery.close(10)
+    setup.delivery.close(50)
 
 
 def named(function: Callable[[list[UsageEvent]], object], name: str = "receiver") -> Callable[..., object]:
@@ -148,7 +148,7 @@ def test_a_sink_that_fails_is_tried_again(tmp_path: Path, *, mode: Mode) -> None
     assert receiver.got == once(10)
     assert [len(each) for each in receiver.asked[:5]] == [10, 1, 1, 1, 1]
     assert setup.counters.snapshot() == {"unavailable": 4, "delivered": 10}
-    setup.delivery.close(10)
+    setup.delivery.close(50)
 
 
 def test_what_a_sink_took_of_a_batch_is_not_sent_again(tmp_path: Path) -> None:
@@ -206,7 +206,7 @@ def test_what_a_dead_sink_did_not_take_is_there_for_the_next_process(tmp_path: P
     after = set_up(tmp_path, up, "jsonl:///usage.jsonl")
     after.delivery.ensure_running()
     wait_for(lambda: up.got == once(20))
-    assert after.delivery.close(10)
+    assert after.delivery.close(50)
     assert len((tmp_path / "usage.jsonl").read_bytes().splitlines()) == 20
     assert after.segments() == []
 
@@ -249,7 +249,7 @@ def test_refused_events_are_buried_with_the_reason(tmp_path: Path, *, mode: Mode
     assert {(each["sink"], each["reason"]) for each in buried} == {("callable:picky", "bad number")}
     assert dead_letters(tmp_path, "callable:picky").stat().st_mode & 0o777 == 0o600
     assert setup.counters.snapshot() == {"delivered": 8, "rejected": 2}
-    setup.delivery.close(10)
+    setup.delivery.close(50)
     assert setup.segments() == []
 
 
@@ -486,7 +486,7 @@ def test_a_running_program_delivers_what_another_left(tmp_path: Path) -> None:
     wait_for(
         lambda: (tmp_path / "usage.jsonl").exists() and count_lines(tmp_path / "usage.jsonl") == once(50)
     )
-    setup.delivery.close(10)
+    setup.delivery.close(50)
     assert setup.segments() == []
 
 

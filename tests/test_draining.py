@@ -62,7 +62,7 @@ class Host:
     def told(self) -> list[tuple[str, str, int | None]]:
         """What was recorded, once there is something."""
         for _ in range(200):
-            self.tracker.flush(5)
+            self.tracker.flush(50)
             if self.events:
                 break
             time.sleep(0.05)
@@ -74,7 +74,7 @@ def host(tmp_path: Path) -> Iterator[Host]:
     """One of them."""
     host = Host(tmp_path)
     yield host
-    host.tracker.close(5)
+    host.tracker.close(50)
 
 
 def paced(release: threading.Event, patience: float = 10) -> Callable[[Call], Answer]:
@@ -191,7 +191,7 @@ def test_what_takes_too_long_is_partial(way: Way, tmp_path: Path) -> None:
     with Loopback(paced(release)) as server:
         asyncio.run(tell(server.url))
     assert host.told() == [("partial", "cancelled", None)]
-    host.tracker.close(5)
+    host.tracker.close(50)
 
 
 @every_way
@@ -327,7 +327,7 @@ def test_the_sdks_streams_are_read_on_too(sdk: str, host: Host) -> None:
     with Loopback(provider) as server:
         call(server.url)
         asyncio.run(call_async(server.url))
-    host.tracker.flush(5)
+    host.tracker.flush(50)
     assert [each.usage_status for each in host.events] == ["complete", "complete"]
     assert [each.usage.output_tokens for each in host.events] == [
         each.units["output_tokens"] for each in provider.stated
@@ -407,9 +407,9 @@ def test_what_took_too_long_is_not_counted_as_read_too(
         assert host.told() == [("partial", "cancelled", None)]
         release.set()
         for reader in readers(started()):
-            reader.join(10)
+            reader.join(50)
     stats = host.tracker.stats()
-    host.tracker.close(5)
+    host.tracker.close(50)
     assert (stats["drain_given_up"], stats.get("drained")) == (1, None)
 
 
@@ -429,7 +429,7 @@ def test_a_provider_that_falls_silent_holds_no_connection(way: Way, tmp_path: Pa
     with Loopback(paced(release, patience=60)) as server:
         asyncio.run(tell(server.url))
         release.set()
-    host.tracker.close(5)
+    host.tracker.close(50)
     assert {each[0] for each in host.told()} == {"partial"}
 
 
@@ -444,8 +444,8 @@ def test_no_more_are_read_at_once_than_may_be(
         held = readers(started())
         release.set()
         for reader in held:
-            reader.join(10)
-        host.tracker.close(5)
+            reader.join(50)
+        host.tracker.close(50)
     assert len(held) <= MOST_AT_ONCE
     assert Counter(each.usage_status for each in host.events) == {"complete": MOST_AT_ONCE, "partial": 6}
 
@@ -513,7 +513,7 @@ def test_many_at_once(host: Host) -> None:
                 asyncio.run(begin_and_close(WAYS[0], client, server.url))
         release.set()
         for _ in range(200):
-            host.tracker.flush(5)
+            host.tracker.flush(50)
             if len(host.events) == 20:
                 break
             time.sleep(0.02)
@@ -545,7 +545,7 @@ def test_the_ledger_has_what_the_provider_bills_however_streams_are_left(host: H
                         break
                 stream.close()
             for _ in range(300):
-                host.tracker.flush(5)
+                host.tracker.flush(50)
                 if len(host.events) == 24:
                     break
                 time.sleep(0.02)

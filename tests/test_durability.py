@@ -161,7 +161,7 @@ def test_the_journal_forgets_only_what_the_disk_has_of_a_file_of_ours(tmp_path: 
     """A segment is removed when its sinks have taken it: those on this machine have given it to the disk."""
     setup = set_up(tmp_path, "jsonl:///usage.jsonl", mode="flush")
     setup.append(3)
-    assert setup.delivery.flush(5)
+    assert setup.delivery.flush(50)
     assert disk.has_all(tmp_path / "usage.jsonl")
     with closing(connect(tmp_path / "usage.db")) as ledger:
         assert ledger.execute("PRAGMA synchronous").fetchone() == (2,)  # FULL: with every commit

@@ -195,7 +195,7 @@ def print_them(events):
         print(event.customer_id, event.usage_status, event.outcome)
 
 below = httpx.MockTransport(lambda _: httpx.Response(200, stream=Body()))
-tracker = Tracker([print_them], home=sys.argv[1], exit_timeout=10)
+tracker = Tracker([print_them], home=sys.argv[1], exit_timeout=50)
 client = httpx.Client(transport=TrackedTransport(below, tracker=tracker, customer_id="acme"))
 request = client.build_request("POST", "https://api.openai.com/v1/chat/completions")
 response = client.send(request, stream=True)

@@ -67,7 +67,7 @@ def following(home: Path) -> Iterator[None]:
         yield
     finally:
         stopped.set()
-        thread.join(10)
+        thread.join(50)
 
 
 @contextmanager
@@ -125,7 +125,7 @@ def test_a_process_at_work_delivers_nothing_itself(
     (waiting,) = backlog(tmp_path / "journal")
     assert (waiting.events, waiting.live) == (1, False)
     with following(tmp_path):
-        assert tracker.flush(10)
+        assert tracker.flush(50)
     assert customers(tmp_path) == ["acme"]
     tracker.close(0)
 
@@ -256,7 +256,7 @@ def test_without_threads_flush_delivers(
     for _ in range(2):
         tracker.record(provider="x-ai", usage={"input_tokens": 1}, customer_id="acme")
         assert not started()
-        assert tracker.flush(5)
+        assert tracker.flush(50)
     assert threads == [threading.get_ident()] * 2
     assert customers(tmp_path) == ["acme"] * 2
     tracker.close(1)
@@ -269,5 +269,5 @@ def test_an_ordinary_process_at_work_is_left_alone(tmp_path: Path) -> None:
     with following(tmp_path):
         time.sleep(1.5)
         assert not (tmp_path / "held.jsonl").exists()
-    assert tracker.flush(5)
+    assert tracker.flush(50)
     tracker.close(1)

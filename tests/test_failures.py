@@ -64,7 +64,7 @@ def half_delivered(home: Path) -> Setup:
     """Fifty events in the ledger and no more in the journal; fifty that another sink still waits for."""
     first = set_up(home, LEDGER, mode="flush")
     first.append(50)
-    assert first.delivery.close(10)
+    assert first.delivery.close(50)
     down = Receiver(raises=[OSError()] * 1000)
     second = set_up(home, LEDGER, down, mode="flush")
     second.append(50, start=50)
@@ -293,7 +293,7 @@ def test_another_kind_of_file_is_left_where_it_is(tmp_path: Path) -> None:
     assert not setup.delivery.flush(0.2)
     assert (tmp_path / "usage.db").read_text().startswith("dear diary")
     (tmp_path / "usage.db").unlink()
-    assert setup.delivery.flush(10)
+    assert setup.delivery.flush(50)
     assert stored(tmp_path / "usage.db") == once(1)
 
 
@@ -330,7 +330,7 @@ def test_a_clock_that_jumps_loses_and_doubles_nothing(
             tracker.record(provider="x-ai", usage={"input_tokens": 1}, customer_id=f"customer-{number}")
         tracker._journal.close()  # the next event begins a segment, named by the clock
     assert tracker.flush(30)
-    tracker.close(5)
+    tracker.close(50)
     assert len({each.event_id for each in events}) == len(events) == 10 * len(jumps)
     with Ledger.open(LEDGER, home=tmp_path) as ledger:
         for number, jump in enumerate(jumps):
@@ -378,7 +378,7 @@ def test_a_receiver_that_takes_an_event_and_fails_is_told_again_by_the_same_key(
         setup.delivery.ensure_running()
         setup.append(10)
         assert setup.delivery.flush(30)
-        setup.delivery.close(5)
+        setup.delivery.close(50)
     assert set(told) == {f"event-{number}" for number in range(10)}
     assert len((tmp_path / "usage.jsonl").read_bytes().splitlines()) == 10
     assert setup.segments() == []

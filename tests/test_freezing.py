@@ -37,7 +37,7 @@ tracker = Tracker([sink], home=home, delivery=delivery)
 
 def handler(name):
     tracker.record(provider="x-ai", usage={"input_tokens": 1}, customer_id="acme", response_id=name)
-    return tracker.flush(10)
+    return tracker.flush(50)
 
 for line in sys.stdin:
     name, clocks = json.loads(line)

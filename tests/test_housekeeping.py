@@ -126,9 +126,9 @@ def test_a_process_at_work_goes_on(tmp_path: Path) -> None:
     done = typed(tmp_path, "erase", "--customer", SECRET, "--yes")
     assert done.exit_code == 1
     assert "type this again in a minute" in done.output
-    assert setup.delivery.flush(5)
+    assert setup.delivery.flush(50)
     setup.append(1, start=4)
-    assert setup.delivery.close(5)
+    assert setup.delivery.close(50)
     assert sorted(receiver.got) == [0, 2, 4]
     assert typed(tmp_path, "erase", "--customer", SECRET, "--yes").exit_code == 0
 

@@ -51,7 +51,7 @@ class Kept:
 
     def told(self) -> list[tuple[str, str, int | None]]:
         """What was recorded."""
-        assert self.tracker.flush(10)
+        assert self.tracker.flush(50)
         return [(each.usage_status, each.outcome, each.usage.total_tokens) for each in self.events]
 
 
@@ -60,7 +60,7 @@ def kept(tmp_path: Path) -> Iterator[Kept]:
     """One of them."""
     made = Kept(tmp_path)
     yield made
-    made.tracker.close(5)
+    made.tracker.close(50)
 
 
 @contextmanager
@@ -173,4 +173,4 @@ def test_the_rest_is_read_where_that_is_asked_for(library: Any, tmp_path: Path) 
         asyncio.run(leave(server.url))
         assert server.resets == 0
     assert kept.told() == [("complete", "ok", 12)]
-    kept.tracker.close(5)
+    kept.tracker.close(50)

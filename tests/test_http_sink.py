@@ -227,7 +227,7 @@ def test_an_outage_delays_and_loses_nothing(
     assert setup.delivery.flush(60)
     assert sorted(api.taken) == list(range(30))
     assert setup.counters.snapshot() == {"delivered": 30, "unavailable": 3, "unauthorized": 1}
-    setup.delivery.close(10)
+    setup.delivery.close(50)
 
 
 def test_of_many_troubles_the_one_that_says_most_is_told(tmp_path: Path, api: Api) -> None:

@@ -330,7 +330,7 @@ def test_a_sink_without_a_key_is_told_once_too(tmp_path: Path, sinks: list[str])
     for before in (0, 4):
         tracker = Tracker([collect if sinks == ["collect"] else sinks[0]], home=tmp_path)
         make(WAYS[0], tracker, BATCH_STORY)
-        tracker.close(10)
+        tracker.close(50)
         assert tracker.stats().get("duplicates", 0) == before
     if (file := tmp_path / "usage.jsonl").exists():
         taken += map(UsageEvent.from_json, file.read_bytes().splitlines())
@@ -352,7 +352,7 @@ def test_a_file_of_another_purpose_is_none_of_ours(host: Host, body: bytes) -> N
     """Files are downloaded from the same place as results; what is none gives no event and no loss."""
     tracker = host.process()
     make(WAYS[0], tracker, [replace(download([]), answer=body)])
-    assert tracker.flush(10)
+    assert tracker.flush(50)
     assert set(tracker.stats()) <= {"delivered"}
 
 
@@ -478,11 +478,37 @@ class TestWhatWasSent:
 
     def test_where_nothing_can_be_looked_up_all_is_sent(self, tmp_path: Path) -> None:
         """A second telling can be told by its id; one that is missing is lost."""
-        (tmp_path / "seen.db").write_bytes(b"this is no database" * 100)
+        (tmp_path / "seen.db").mkdir()
         counted: list[str] = []
         lines = [line_of(1, event_id=self.ID), line_of(2, event_id=self.ID, model="other")]
         assert Seen(tmp_path, lambda name, *_: counted.append(name)).again(lines, "a") == set()
         assert counted == ["seen_unknown"]
+
+    @pytest.mark.parametrize("begin", [0, 4096], ids=["all of it", "all but the schema"])
+    def test_a_damaged_file_is_put_beside_and_another_begun(self, tmp_path: Path, begin: int) -> None:
+        """It is said once, what comes from then on is known, and the old file is there to be looked at."""
+        counted: list[str] = []
+        seen = Seen(tmp_path, lambda name, *_: counted.append(name))
+        first, second, third = (line_of(n, event_id=self.ID, model=f"model-{n}") for n in range(3))
+        assert seen.again([first], "a") == set()
+        path = tmp_path / "seen.db"
+        path.write_bytes(path.read_bytes()[:begin] + b"\xa5" * (8192 - begin))
+        assert seen.again([second], "a") == set()
+        assert seen.again([third, second], "a") == {0}
+        assert counted == ["seen_unknown"]
+        assert sorted(each.name for each in tmp_path.iterdir()) == ["seen.db", "seen.db.corrupt"]
+
+    def test_of_many_that_find_it_damaged_one_begins_another(self, tmp_path: Path) -> None:
+        """However they race, what one of them has written down since is still known."""
+        seen = [Seen(tmp_path, lambda *_: None) for _ in range(8)]
+        seen[0].again([line_of(1, event_id=self.ID)], "a")
+        (tmp_path / "seen.db").write_bytes(b"this is no database" * 100)
+
+        def look(number: int) -> int:
+            return len(seen[number].again([line_of(1, event_id=self.ID, attempt=number)], "a"))
+
+        with ThreadPoolExecutor(8) as threads:
+            assert sum(threads.map(look, range(8))) == 7
 
     def test_of_many_processes_that_are_told_at_once_one_tells(self, tmp_path: Path) -> None:
         """However they race, one record for an id goes to a sink."""

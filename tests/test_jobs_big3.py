@@ -238,7 +238,7 @@ def test_a_story_of_which_the_beginning_is_not_known(story: Story, host: Host) -
     for customer in ("first", "second"):
         tracker = host.process()
         make(WAYS[0], tracker, [told_by(name, customer) for name in story.later])
-        assert tracker.flush(10)  # each delivers when it likes, and what the ledger is told first counts
+        assert tracker.flush(50)  # each delivers when it likes, and what the ledger is told first counts
     events = host.ledger()
     counted = [each for each in story.events if each is not PENDING]
     assert sorted(each.usage_status for each in events if each.usage_status == "complete") == sorted(

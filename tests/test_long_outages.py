@@ -39,7 +39,7 @@ def test_a_sink_that_is_down_for_long_takes_few_files(tmp_path: Path) -> None:
     assert 0 < len(open_files(tmp_path)) <= 2 * OPEN_AT_ONCE
     assert setup.delivery.flush(60)
     assert receiver.got == once(200)
-    assert setup.delivery.close(10)
+    assert setup.delivery.close(50)
     assert setup.segments() == []
 
 

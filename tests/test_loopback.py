@@ -193,7 +193,7 @@ def test_a_client_that_leaves_closes_the_body() -> None:
     with Loopback(lambda call: Answer(body=body())) as server:
         with httpx.stream("GET", server.url) as answer:
             next(answer.iter_raw())
-        assert closed.wait(10)
+        assert closed.wait(50)
     assert server.errors == []
 
 
@@ -242,7 +242,7 @@ def test_leaving_ends_every_thread_and_connection() -> None:
 
     def body() -> Iterator[bytes]:
         yield b"first"
-        gate.wait(10)
+        gate.wait(50)
 
     handler: Handler = lambda call: Answer(body=body() if call.path == "/slow" else b"quick")  # noqa: E731
     with Loopback(handler) as server, httpx.Client() as client:
@@ -285,7 +285,7 @@ def test_many_clients_at_once() -> None:
     def handler(call: Call) -> Answer:
         number = int(call.path.removeprefix("/"))
         gates[number].set()
-        assert gates[number - 1].wait(10)
+        assert gates[number - 1].wait(50)
         return Answer(body=call.path.encode())
 
     with Loopback(handler) as server:
@@ -314,6 +314,6 @@ def test_garbage_is_hung_up_on() -> None:
 
 def wait_until_idle(server: Loopback) -> None:
     """Wait until no connection is open; the errors of a connection are known then."""
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 50
     while server.connections and time.monotonic() < deadline:
         time.sleep(0.001)

@@ -85,7 +85,7 @@ def test_what_lies_in_a_home_is_in_nobodys_way(tmp_path: Path, thing: Callable[[
     setup = set_up(tmp_path, SINK, mode="flush")
     setup.append(5, 10)
     assert setup.delivery.flush(30)
-    assert setup.delivery.close(10)
+    assert setup.delivery.close(50)
     assert all(each.pending == 0 for each in drain(tmp_path, environ={}))
     assert in_ledger(tmp_path) == once(15)
     found = examine(tmp_path)
@@ -107,7 +107,7 @@ def test_something_else_in_the_place_of_a_mark(tmp_path: Path, thing: Callable[[
     if thing not in (noise, nothing):
         assert setup.counters.snapshot()["segment_blocked"] > 0
         _remove(mark)
-    setup.delivery.close(10)
+    setup.delivery.close(50)
     drain(tmp_path, environ={})
     assert in_ledger(tmp_path) == once(15)
     assert segments(tmp_path / "journal") == []
@@ -130,7 +130,7 @@ def test_a_mark_that_cannot_be_right_counts_as_none(tmp_path: Path, offset: Any)
     assert [each.events for each in setup.delivery.backlog()] == [10]
     setup.append(5, 10)
     assert setup.delivery.flush(30)
-    setup.delivery.close(10)
+    setup.delivery.close(50)
     assert in_ledger(tmp_path) == once(15)
     assert "torn" not in setup.counters.snapshot()
     assert segments(tmp_path / "journal") == []
@@ -157,7 +157,7 @@ def test_a_segment_of_a_later_version_is_left_and_named(tmp_path: Path) -> None:
     setup = set_up(tmp_path, SINK, mode="flush")
     setup.append(5, 10)
     assert setup.delivery.flush(30)
-    setup.delivery.close(10)
+    setup.delivery.close(50)
     assert all(each.pending == 0 for each in drain(tmp_path, environ={}))
     assert in_ledger(tmp_path) == once(15)
     assert later.read_bytes() == before
@@ -171,7 +171,7 @@ def test_lines_may_go_to_where_nothing_can_be_taken_back(tmp_path: Path) -> None
         """
         setup = set_up(home, "jsonl:////dev/stdout", mode="flush")
         setup.append(3)
-        assert setup.delivery.flush(30) and setup.delivery.close(10)
+        assert setup.delivery.flush(30) and setup.delivery.close(50)
         assert setup.counters.snapshot() == {"delivered": 3}
         """,
         tmp_path,

@@ -67,7 +67,7 @@ def test_on_event_is_a_function_like_any_other(tmp_path: Path, monkeypatch: pyte
     tracker = Tracker(["jsonl:///usage.jsonl"], home=tmp_path, on_event=watch)
     tracker.record(provider="x-ai", usage={"input_tokens": 1}, customer_id="acme")
     assert tracker.flush(30)
-    tracker.close(10)
+    tracker.close(50)
     assert [each.customer_id for each in got] == ["acme"]
     assert len((tmp_path / "usage.jsonl").read_bytes().splitlines()) == 1
 
@@ -95,7 +95,7 @@ def test_a_function_may_do_with_its_list_what_it_likes(tmp_path: Path) -> None:
         provider="x-ai", usage={"input_tokens": 1}, event_id="one", customer_id="acme", metadata={"a": "b"}
     )
     assert tracker.flush(30)
-    tracker.close(10)
+    tracker.close(50)
     assert seen == [[("one", {"a": "b"})]] * 2
     assert [(each.event_id, each.metadata) for each in given] == [("one", {"a": "b"})]
     assert b'"a":"b"' in (tmp_path / "usage.jsonl").read_bytes()
@@ -180,7 +180,7 @@ def test_a_function_that_calls_a_provider_is_metered_and_no_circle(tmp_path: Pat
         deadline = time.monotonic() + 30
         while len(got) < 5 and time.monotonic() < deadline: time.sleep(0.01)
         print(tracker.flush(30), len(got), len({each.event_id for each in got}))
-        tracker.close(5)
+        tracker.close(50)
         """,
         tmp_path,
     )

@@ -440,7 +440,7 @@ def test_an_outage_delays_and_loses_nothing(
     assert setup.delivery.flush(60)
     assert collector.ids() == sorted(f"event-{number}" for number in range(10))
     assert sum(point.count for _, point in collector.points("gen_ai.client.token.usage")) == 20
-    assert setup.delivery.close(10)
+    assert setup.delivery.close(50)
 
 
 def test_a_receiver_that_hangs_is_given_up(tmp_path: Path, collector: Collector) -> None:

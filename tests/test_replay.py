@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import threading
 from collections import Counter
@@ -70,6 +71,22 @@ def test_refused_events_are_sent_again(tmp_path: Path) -> None:
     assert typed(tmp_path, "--yes").output == "No sink has refused anything.\n"
 
 
+def test_an_event_is_sent_again_as_it_was_to_the_last_digit(tmp_path: Path) -> None:
+    """What no double holds, too; and a letter that somebody wrote anew is read all the same."""
+    raw_usage = b',"raw_usage":{"tokens":123456789012345678901234567890,"cost":0.12345678901234567890}}'
+    line = line_of(1).removesuffix(b"}") + raw_usage
+    write_dead_letter(tmp_path, LINES, line, 'it says ,"event":{} and no more')
+    (found,) = letters(tmp_path)
+    by_hand = {"event": event_of(2), "sink": LINES, "reason": "?", "rejected_at": found.last}
+    with found.path.open("a") as file:
+        file.write(json.dumps(by_hand) + "\n")
+    assert resend(tmp_path, found) == 2
+    drain(tmp_path, environ={})
+    first, second = (tmp_path / "usage.jsonl").read_bytes().splitlines()
+    assert first == line.strip()
+    assert decode(second)["event_id"] == event_of(2)["event_id"]
+
+
 def test_only_those_of_one_sink(tmp_path: Path) -> None:
     """`--sink` leaves the others where they are."""
     refuse(tmp_path, LEDGER, 1)
@@ -122,7 +139,7 @@ def test_events_of_a_function_are_sent_by_its_program(tmp_path: Path) -> None:
         if receiver.got:
             break
         threading.Event().wait(0.05)
-    setup.delivery.close(5)
+    setup.delivery.close(50)
     assert receiver.got == Counter([1])
 
 

@@ -304,7 +304,7 @@ def test_it_goes_through_the_journal_to_the_sinks(tmp_path: Path) -> None:
 
     tracker = Tracker([receive], home=tmp_path)
     tracker.record(provider="x-ai", usage={"input_tokens": 1}, customer_id="acme")
-    assert tracker.flush(10)
+    assert tracker.flush(50)
     tracker.close()
     assert [event.customer_id for event in received] == ["acme"]
 

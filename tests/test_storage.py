@@ -84,7 +84,7 @@ def test_a_disk_that_is_full_for_all_loses_nothing(disk: Path) -> None:
         (home / "filler").unlink()
         time.sleep(1.1)
         print(setup.delivery.flush(30), "memory_dropped" in setup.counters.snapshot())
-        print(setup.delivery.close(10), setup.segments(), setup.journal.held)
+        print(setup.delivery.close(50), setup.segments(), setup.journal.held)
         """,
         disk,
     )
@@ -105,7 +105,7 @@ def test_a_journal_that_has_filled_the_disk_makes_room_by_itself(disk: Path) -> 
             number += 1
         print(setup.delivery.flush(0), os.statvfs(home).f_bavail)
         print(setup.delivery.flush(60), receiver.got == once(number))
-        print(setup.delivery.close(10), setup.segments(), os.statvfs(home).f_bavail > 50)
+        print(setup.delivery.close(50), setup.segments(), os.statvfs(home).f_bavail > 50)
         print(drain(home, [receiver])[0].delivered, receiver.got == once(number))
         """,
         disk,
@@ -187,7 +187,7 @@ def test_a_segment_of_another_user_waits_for_that_user(common: Path) -> None:
         print(tracker.flush(30))
         deadline = time.monotonic() + 30
         while "segment_blocked" not in tracker.stats() and time.monotonic() < deadline: time.sleep(0.05)
-        tracker.close(5)
+        tracker.close(50)
         os.environ["CMDRDATA_SINKS"] = "jsonl:///usage.jsonl"
         setup = examine(home)
         print([each.partition(" waits")[0] for each in setup.problems], setup.counted["segment_blocked"] > 0)
@@ -210,7 +210,7 @@ def test_a_file_of_another_user_keeps_its_events_waiting(common: Path, sink: str
     file = common / sink.rpartition("/")[2]
     opened = set_up(common, sink, mode="flush")
     opened.append(1)
-    assert opened.delivery.close(10)
+    assert opened.delivery.close(50)
     for each in [*common.iterdir()]:
         each.chmod(0o777 if each.is_dir() else 0o600)
     process = program(
@@ -226,7 +226,7 @@ def test_a_file_of_another_user_keeps_its_events_waiting(common: Path, sink: str
             print([(each.sink, each.events) for each in tracker._delivery.backlog()], flush=True)
             sys.stdin.readline()
             print(tracker.flush(30))
-            tracker.close(5)
+            tracker.close(50)
             """
         ),
         common,
@@ -285,7 +285,7 @@ def other(events): got.extend(events)
 tracker = Tracker([other, "sqlite:///usage.db"], home=home / "home")
 call(calling(tracker), 3)
 done = tracker.flush(30)
-tracker.close(5)
+tracker.close(50)
 os.environ["CMDRDATA_SINKS"] = "sqlite:///usage.db"
 setup = examine(home / "home")
 told = [tracker.stats().get("temporary_home", 0), warned["temporary_home"], len(got), done]
@@ -341,7 +341,7 @@ def test_what_a_stand_in_kept_is_delivered_when_home_is_back(
     setup = set_up(home, LINES, mode="flush")
     setup.append(1, 8)
     assert setup.delivery.flush(30)
-    setup.delivery.close(10)
+    setup.delivery.close(50)
     assert in_file(home / "usage.jsonl") == once(9)
     assert examine(home).pending == ()
 
@@ -399,7 +399,7 @@ def test_a_home_that_is_removed_under_a_running_program_is_begun_anew(tmp_path: 
             while not lines.exists() and time.monotonic() < deadline: time.sleep(0.01)
         call(client, 7)
         print(tracker.flush(30), len(got), tracker.stats().get("segment_removed", 0))
-        tracker.close(10)
+        tracker.close(50)
         print(list((home / "home" / "journal").iterdir()))
         """,
         tmp_path,

@@ -202,7 +202,7 @@ def test_a_tracker_leaves_its_counts_when_it_is_closed(tmp_path: Path) -> None:
     """One that was used, and only then: a tracker that never met a call touches no disk."""
     used, unused = (Tracker(["jsonl:///usage.jsonl"], home=tmp_path / name) for name in ("used", "unused"))
     used.record(provider="x-ai", usage={"input_tokens": 1}, customer_id="acme")
-    used.close(5)
-    unused.close(5)
+    used.close(50)
+    unused.close(50)
     assert totals(tallies(tmp_path / "used")) == {"events": 1, "delivered": 1}
     assert not (tmp_path / "unused").exists()

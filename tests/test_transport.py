@@ -712,7 +712,7 @@ def test_a_client_follows_when_the_default_tracker_is_replaced(
     done = run(ask, world, ANSWER, tracked=False, captured=False)
     assert done.raised is None
     for tracker in trackers:
-        assert tracker.flush(10)
+        assert tracker.flush(50)
         tracker.close()
     configure(sinks=[])
     assert received == {"first": ["one", "two"], "second": ["three"]}

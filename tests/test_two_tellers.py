@@ -71,7 +71,7 @@ def told(way: Way, home: Path, url: str, headers: Mapping[str, str], body: bytes
     below = library.MockTransport(lambda _: library.Response(200, headers=headers, content=body))
     with library.Client(transport=ours.TrackedTransport(below, tracker=tracker)) as client:
         client.post(url, json={"max_tokens": 9})
-    tracker.close(10)
+    tracker.close(50)
     counts = [(each.usage.input_tokens, each.usage.output_tokens, each.usage_source) for each in events]
     return counts, tracker.stats().get("conflicts", 0)
 

@@ -71,7 +71,7 @@ def _guessing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]
     guessing = Tracker([], home=tmp_path, unknown_hosts=True)
     monkeypatch.setattr(trackers, "_default", guessing)
     yield
-    guessing.close(5)
+    guessing.close(50)
 
 
 def elsewhere(fixture: Fixture) -> Exchange:

@@ -147,14 +147,19 @@ def test_what_is_whole_behind_damage_is_read(tmp_path: Path, noise: bytes, aroun
     assert missing <= {*range(1000 - around, 1001 + around)}
 
 
-def test_a_report_of_a_damaged_ledger_says_what_to_type(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "command",
+    ["report", "report --latency", "tail", "prune --before 2026-01-01 --yes", "erase --customer acme --yes"],
+)
+def test_of_a_damaged_ledger_every_command_says_what_to_type(tmp_path: Path, command: str) -> None:
     """The file's name, and how another is begun and what can be read comes back, as the doctor says it."""
     setup = set_up(tmp_path, LEDGER, mode="flush")
     setup.append(2000)
     assert setup.delivery.close(30)
     path = tmp_path / "usage.db"
-    damage(path, path.stat().st_size // 2)
-    done = CliRunner().invoke(app, ["report"], env={"CMDRDATA_HOME": str(tmp_path), "CMDRDATA_SINKS": LEDGER})
+    damage(path, PAGE)
+    environ = {"CMDRDATA_HOME": str(tmp_path), "CMDRDATA_SINKS": LEDGER}
+    done = CliRunner().invoke(app, command.split(), env=environ)
     assert done.exit_code == 2
     said = " ".join(done.output.split())
     assert f"{path}: database disk image is malformed. If it stays so, move it away" in said

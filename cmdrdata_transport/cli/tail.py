@@ -7,6 +7,7 @@ from contextlib import suppress
 from time import sleep
 from typing import TYPE_CHECKING
 
+from cmdrdata_transport.cli.reading import opened
 from cmdrdata_transport.cli.view import event_header, event_line
 from cmdrdata_transport.errors import TrackingSetupError
 from cmdrdata_transport.ledger import Ledger
@@ -30,7 +31,9 @@ def show(
 
     With `follow` a ledger that is not there yet is waited for.
     """
-    with _opened(where, home, wait=follow) as ledger:
+    if follow:
+        _wait_for(where, home)
+    with opened(where, home) as ledger:
         tell = _teller(out, as_json=as_json)
         position = ledger.last()
         if since is not None:
@@ -48,12 +51,11 @@ def show(
             sleep(LOOK_EVERY_SECONDS)
 
 
-def _opened(where: str, home: Path, *, wait: bool) -> Ledger:
-    while wait:
+def _wait_for(where: str, home: Path) -> None:
+    while True:
         with suppress(TrackingSetupError):
-            return Ledger.open(where, home=home)
+            return Ledger.open(where, home=home).close()
         sleep(LOOK_EVERY_SECONDS)
-    return Ledger.open(where, home=home)
 
 
 def _teller(out: Console, *, as_json: bool) -> Callable[[UsageEvent], None]:

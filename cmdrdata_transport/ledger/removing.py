@@ -21,8 +21,10 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from cmdrdata_transport.errors import TrackingSetupError, Unavailable
+from cmdrdata_transport.remedies import of_damaged_ledger
 from cmdrdata_transport.sinks import file_of
 from cmdrdata_transport.sinks.columns import microseconds
+from cmdrdata_transport.sinks.damage import is_damage
 from cmdrdata_transport.sinks.sqlite import connect
 from cmdrdata_transport.traces import holding, trace_of
 
@@ -75,7 +77,10 @@ def _do(ledger: str, which: Which, home: Path, environ: Mapping[str, str], *, re
         with closing(connect(path)) as connection:
             return _in_sqlite(connection, path, which, remove=remove)
     except sqlite3.Error as error:
-        raise Unavailable(f"{ledger}: {error}") from None
+        damaged = is_damage(error, path)
+        raise Unavailable(
+            of_damaged_ledger(path, ledger, error) if damaged else f"{ledger}: {error}"
+        ) from None
 
 
 def _in_sqlite(connection: sqlite3.Connection, path: Path, which: Which, *, remove: bool) -> int:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import sqlite3
 from array import array
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, closing, suppress
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager, suppress
 from decimal import Context, Decimal, InvalidOperation
 from pathlib import Path
 from typing import Any
@@ -46,15 +46,13 @@ class SqliteReader:
 
     def columns(self) -> set[str]:
         """The names of the ledger's columns. Raises `Unavailable` when it cannot be read."""
-        try:
+        with _readable():
             return columns(self._connection)
-        except sqlite3.Error as error:
-            raise Unavailable(str(error)) from None
 
     def sums(self, by: Sequence[str], units: Sequence[str], bounds: Bounds) -> list[tuple[Any, ...]]:
         """What `query.sums` asks for. Raises `Unavailable` when it cannot be read."""
         sql, values = sums(_WORDS, by, units, bounds)
-        try:
+        with _readable():
             try:
                 return self._connection.execute(sql, values).fetchall()
             except sqlite3.OperationalError as error:
@@ -63,16 +61,12 @@ class SqliteReader:
                 # A count that no answer can have, but that a provider once stated.
                 sql, values = sums(_WORDS, by, units, bounds, whole_sum="exact_sum")
                 return self._connection.execute(sql, values).fetchall()
-        except sqlite3.Error as error:
-            raise Unavailable(str(error)) from None
 
     def durations(self, by: Sequence[str], bounds: Bounds) -> list[tuple[Any, ...]]:
         """What `query.durations` asks for. Raises `Unavailable` when it cannot be read."""
         sql, values = durations(_WORDS, by, bounds)
-        try:
+        with _readable():
             return self._connection.execute(sql, values).fetchall()
-        except sqlite3.Error as error:
-            raise Unavailable(str(error)) from None
 
     def entries(self, bounds: Bounds) -> Iterator[tuple[int, str]]:
         """Position and JSON of the events of a time, in order; damaged ones are left out.
@@ -95,20 +89,24 @@ class SqliteReader:
         """The first so many behind a position.
 
         Where the newest have been removed, what comes has their positions: whoever goes on to ask for what
-        is behind one of those has all that is behind what is left.
+        is behind one of those has all that is behind what is left. Raises `Unavailable` as `last` does.
         """
         if position != self._asked:
             self._asked = self._behind = position
         self._behind = min(self._behind, self.last())
-        return list(self._entries("WHERE seq > ? ORDER BY seq LIMIT ?", [self._behind, most]))
+        with _readable():
+            return list(self._entries("WHERE seq > ? ORDER BY seq LIMIT ?", [self._behind, most]))
 
     def newest(self, most: int) -> list[tuple[int, str]]:
-        """The last so many, in order."""
-        return list(self._entries("ORDER BY seq DESC LIMIT ?", [most]))[::-1]
+        """The last so many, in order. Raises `Unavailable` as `last` does."""
+        with _readable():
+            return list(self._entries("ORDER BY seq DESC LIMIT ?", [most]))[::-1]
 
     def last(self) -> int:
-        """The greatest position; 0 when there is none."""
-        return int(self._connection.execute("SELECT coalesce(max(seq), 0) FROM usage_events").fetchone()[0])
+        """The greatest position; 0 when there is none. Raises `Unavailable` when it cannot be read."""
+        with _readable():
+            found = self._connection.execute("SELECT coalesce(max(seq), 0) FROM usage_events")
+            return int(found.fetchone()[0])
 
     def close(self) -> None:
         """Close the file."""
@@ -136,6 +134,14 @@ class SqliteReader:
         with closing(self._connection.execute(sql, values)) as found:
             while rows := found.fetchmany(FETCHED):
                 yield from rows
+
+
+@contextmanager
+def _readable() -> Generator[None]:
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise Unavailable(str(error)) from None
 
 
 def _is_damage(error: sqlite3.Error) -> bool:

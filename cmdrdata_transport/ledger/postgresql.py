@@ -52,6 +52,9 @@ The positions are of the moment when the statement began, and the locks are look
 
 _TURN = 2**31
 
+_BEGIN = "BEGIN READ ONLY; SET LOCAL extra_float_digits = 1"
+"""Numbers come to the last digit, whatever the database is set to."""
+
 
 class PostgresReader:
     """A database, open for reading."""
@@ -137,7 +140,7 @@ def _reading(connection: psycopg.Connection[Any]) -> Generator[None]:
     import psycopg  # noqa: PLC0415 - the driver is imported where it is used
 
     try:
-        with transaction(connection, "BEGIN READ ONLY"):
+        with transaction(connection, _BEGIN):
             yield
     except psycopg.Error as error:
         refusal = refusal_of(error)

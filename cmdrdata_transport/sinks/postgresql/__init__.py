@@ -19,6 +19,7 @@ from cmdrdata_transport.sinks.postgresql.schema import PATIENCE_SECONDS, is_curr
 from cmdrdata_transport.sinks.postgresql.target import (
     Target,
     connect,
+    has_ended,
     limited,
     load_driver,
     refusal_of,
@@ -61,6 +62,9 @@ class PostgresOutlet:
             writer = self._connected(patience)
             with limited(writer.connection, patience):
                 writer.write(lines, patience)
+        except psycopg.errors.NotNullViolation as error:
+            # What we fill is never empty: it is a column that somebody has added, and no event's fault.
+            raise refusal_of(error) from None
         except (psycopg.DataError, psycopg.IntegrityError, psycopg.errors.ProgramLimitExceeded) as error:
             # Its message may quote the event: the kind must do.
             raise Rejected(f"it cannot be stored: {type(error).__name__}") from None
@@ -89,7 +93,9 @@ class PostgresOutlet:
             self._writer = None
 
     def _connected(self, patience: float) -> Writer:
-        if self._writer is None or self._writer.connection.closed:
+        if self._writer is not None and has_ended(self._writer.connection):
+            self.close()
+        if self._writer is None:
             connection = connect(self._target, patience)
             self._writer = Writer(connection)
             with limited(connection, patience):

@@ -14,12 +14,18 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterable, Iterator
 from collections.abc import Set as AbstractSet
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, LiteralString
 
-from cmdrdata_transport.errors import Unavailable
+from cmdrdata_transport.errors import Rejected, Unavailable
 from cmdrdata_transport.event import FRACTIONAL_UNITS, UNITS
-from cmdrdata_transport.sinks.postgresql.target import RIGHTS, NotAllowed, transaction
+from cmdrdata_transport.sinks.postgresql.target import (
+    RIGHTS,
+    NotAllowed,
+    beginning,
+    refusal_of,
+    transaction,
+)
 
 if TYPE_CHECKING:
     import psycopg
@@ -75,6 +81,12 @@ The units are not here: `statements` gives each unit of the format its column, a
 versions. `at` is the time that the event states. `provider_cost` is empty where it is no number.
 """
 
+_FITS = {
+    "bigint": "@ >= -9223372036854775808 && @ <= 9223372036854775807 && @.floor() == @",
+    "double precision": "@ >= -1e308 && @ <= 1e308",
+}
+"""Which numbers of JSON a column can hold, in SQL/JSON's words."""
+
 MIGRATIONS_TABLE: LiteralString = """
     CREATE TABLE IF NOT EXISTS usage_migrations (
         version integer PRIMARY KEY,
@@ -111,10 +123,12 @@ def is_current(connection: psycopg.Connection[Any]) -> bool:
 
 def migrate(connection: psycopg.Connection[Any]) -> None:
     """Make the schema, or bring it to this version. Raises as `is_current` does."""
-    with _granted(connection, _TO_MAKE_TABLES), transaction(connection):
+    with _granted(connection, _TO_MAKE_TABLES), transaction(connection, beginning(PATIENCE_SECONDS)):
         _lock(connection)
-        # First of all: what others have made while we waited for the lock is seen from here on.
-        connection.execute(MIGRATIONS_TABLE)
+        # What others have made while we waited for the lock is seen from here on. It may be in another schema
+        # than new tables come to: somebody has since made one that is called as the user is, say.
+        if not _is_there(connection, "usage_migrations"):
+            connection.execute(MIGRATIONS_TABLE)
         for statement in statements(_version(connection), columns(connection)):
             _run(connection, statement)
 
@@ -128,32 +142,64 @@ def statements(done: int = 0, known: AbstractSet[str] = frozenset()) -> Iterator
         kind = "double precision" if unit in FRACTIONAL_UNITS else "bigint"
         yield f"ALTER TABLE usage_events ADD COLUMN {unit} {kind}"
         if done:
-            # An older version may have stored events with units that it did not know: they are in the JSON.
-            yield (
-                f"UPDATE usage_events SET {unit} = (event->>'{unit}')::{kind} "  # noqa: S608 - our own names
-                f"WHERE jsonb_typeof(event->'{unit}') = 'number'"
-            )
+            # An older version may have stored events with units that it did not know: they are in the JSON,
+            # and it has not asked whether the column could hold them.
+            told = f"jsonb_path_query_first(event, '$.{unit} ? ({_FITS[kind]})')::numeric::{kind}"
+            yield f"UPDATE usage_events SET {unit} = {told} WHERE event ? '{unit}'"  # noqa: S608 - our own names
 
 
-def make_months(connection: psycopg.Connection[Any], months: Iterable[tuple[int, int]]) -> None:
+def make_months(
+    connection: psycopg.Connection[Any], months: Iterable[tuple[int, int]], patience: float
+) -> None:
     """Make the partitions of these months (year, month) that are not there yet.
 
-    Raises `NotAllowed` where this user may not.
+    A statement of it may take `patience` seconds.
+
+    Raises:
+        NotAllowed: this user may not.
+        Rejected: a month's table is there, and has been detached.
     """
-    with _granted(connection, _TO_MAKE_A_MONTH), transaction(connection):
-        _lock(connection)
-        for year, month in sorted(months):
-            name = f"usage_events_{year:04d}_{month:02d}"
-            if connection.execute("SELECT to_regclass(%s)", [name]).fetchone() != (None,):
-                continue
-            later = (year, month + 1) if month < 12 else (year + 1, 1)  # noqa: PLR2004 - months of a year
-            first, last = (f"{y:04d}-{m:02d}-01 00:00:00+00" for y, m in ((year, month), later))
-            _run(connection, f"CREATE TABLE {name} (LIKE usage_events INCLUDING DEFAULTS)")
-            # To make it as a partition at once would wait for every reader, and hold up every writer.
-            _run(
-                connection,
-                f"ALTER TABLE usage_events ATTACH PARTITION {name} FOR VALUES FROM ('{first}') TO ('{last}')",
-            )
+    import psycopg  # noqa: PLC0415 - the driver is imported where it is used
+
+    for year, month in sorted(months):
+        # One that covers the month under another name, or from another schema, will do.
+        with (
+            suppress(psycopg.errors.InvalidObjectDefinition),
+            _granted(connection, _TO_MAKE_A_MONTH),
+            transaction(connection, beginning(patience)),
+        ):
+            _lock(connection)
+            _make_month(connection, year, month)
+
+
+def _make_month(connection: psycopg.Connection[Any], year: int, month: int) -> None:
+    row = connection.execute(_PLACE, [name := f"usage_events_{year:04d}_{month:02d}"]).fetchone()
+    place, is_partition = row or (name, None)
+    if is_partition is None:
+        later = (year, month + 1) if month < 12 else (year + 1, 1)  # noqa: PLR2004 - months of a year
+        first, last = (f"{y:04d}-{m:02d}-01 00:00:00+00" for y, m in ((year, month), later))
+        _run(connection, f"CREATE TABLE {place} (LIKE usage_events {_INCLUDED})")
+        # To make it as a partition at once would wait for every reader, and hold up every writer.
+        _run(
+            connection,
+            f"ALTER TABLE usage_events ATTACH PARTITION {place} FOR VALUES FROM ('{first}') TO ('{last}')",
+        )
+    elif not is_partition:
+        raise Rejected(
+            f"{name}, the table of its month, is no part of usage_events any more: "
+            "attach it, or give it another name"
+        )
+
+
+_INCLUDED = "INCLUDING DEFAULTS INCLUDING GENERATED INCLUDING CONSTRAINTS"
+"""What a table has in common with the ledger to become a part of it, also of what users have added."""
+
+_PLACE = """
+    SELECT place, (SELECT relispartition FROM pg_class WHERE oid = to_regclass(place))
+    FROM (SELECT relnamespace::regnamespace || '.' || %s::text AS place
+          FROM pg_class WHERE oid = 'usage_events'::regclass) AS places
+"""
+"""A month's table, beside the ledger's own, wherever that is; whether it is part of it; NULL if not there."""
 
 
 def columns(connection: psycopg.Connection[Any]) -> set[str]:
@@ -167,11 +213,13 @@ def columns(connection: psycopg.Connection[Any]) -> set[str]:
 
 @contextmanager
 def _granted(connection: psycopg.Connection[Any], needs: str) -> Generator[None]:
-    """Say what is to be granted, where something is not allowed."""
+    """Say what is to be granted, where something is not allowed; and blame no event for the rest."""
     import psycopg  # noqa: PLC0415 - the driver is imported where it is used
 
     try:
         yield
+    except (psycopg.DataError, psycopg.IntegrityError) as error:
+        raise refusal_of(error) from None
     except psycopg.errors.InsufficientPrivilege as error:
         names = connection.execute(_NAMES).fetchone() or ("?", "?", "?")
         user, schema, owner = names
@@ -191,7 +239,7 @@ def _lock(connection: psycopg.Connection[Any]) -> None:
 
 
 def _version(connection: psycopg.Connection[Any]) -> int:
-    if connection.execute("SELECT to_regclass('usage_migrations')").fetchone() == (None,):
+    if not _is_there(connection, "usage_migrations"):
         return 0
     row = connection.execute("SELECT coalesce(max(version), 0) FROM usage_migrations").fetchone()
     done = int(row[0]) if row else 0
@@ -200,6 +248,10 @@ def _version(connection: psycopg.Connection[Any]) -> int:
             f"the ledger has schema {done}, and this library knows {len(MIGRATIONS)}: upgrade it"
         )
     return done
+
+
+def _is_there(connection: psycopg.Connection[Any], table: str) -> bool:
+    return connection.execute("SELECT to_regclass(%s)", [table]).fetchone() != (None,)
 
 
 def _run(connection: psycopg.Connection[Any], statement: str) -> None:

@@ -11,6 +11,7 @@ Knows which errors of the driver an operator has to put right. Does not know wha
 from __future__ import annotations
 
 import os
+import select
 import socket
 import threading
 from collections.abc import Generator, Mapping
@@ -177,6 +178,33 @@ def limited(connection: psycopg.Connection[Any], seconds: float) -> Generator[No
     finally:
         timer.cancel()
         duplicate.close()
+
+
+def has_ended(connection: psycopg.Connection[Any]) -> bool:
+    """Whether a connection that lay idle is over: a server or a pooler has closed it for that, say.
+
+    Unasked a server says that, or that its settings have changed; to connect again then does no harm.
+    """
+    if connection.closed:
+        return True
+    waiting = select.poll()
+    waiting.register(connection.fileno(), select.POLLIN)
+    return bool(waiting.poll(0))
+
+
+def beginning(seconds: float) -> bytes:
+    """How a transaction begins in which no statement takes longer, whatever the database's settings are.
+
+    It sees what others have written while it waited for them, and does not fail because they have.
+    """
+    most = max(1, int(seconds * 1000))
+    # In one go: each way to the server and back may take as long as all that it does there.
+    return f"""
+        BEGIN ISOLATION LEVEL READ COMMITTED;
+        SET LOCAL statement_timeout = {most};
+        SET LOCAL lock_timeout = {most};
+        SET LOCAL idle_in_transaction_session_timeout = {most};
+    """.encode()
 
 
 @contextmanager

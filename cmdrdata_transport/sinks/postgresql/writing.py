@@ -25,7 +25,7 @@ from cmdrdata_transport.sinks.postgresql.rows import (
     telling_in,
 )
 from cmdrdata_transport.sinks.postgresql.schema import make_months
-from cmdrdata_transport.sinks.postgresql.target import transaction
+from cmdrdata_transport.sinks.postgresql.target import beginning, transaction
 
 if TYPE_CHECKING:
     import psycopg
@@ -89,7 +89,7 @@ class Writer:
         except (_NoMonthError, psycopg.errors.CheckViolation):
             # It is new, or somebody has dropped one that was there.
             self._months = _months_of(map(telling_in, lines))
-            make_months(self.connection, self._months)
+            make_months(self.connection, self._months, patience)
             self._write(lines, patience)
 
     def _write(self, lines: Sequence[bytes], patience: float) -> None:
@@ -124,16 +124,8 @@ class Writer:
 
     @contextmanager
     def _transaction(self, patience: float) -> Generator[psycopg.Cursor[Any]]:
-        most = max(1, int(patience * 1000))
-        # In one go: each way to the server and back may take as long as all that it does there.
-        begin = f"""
-            BEGIN;
-            SET LOCAL statement_timeout = {most};
-            SET LOCAL lock_timeout = {most};
-            SET LOCAL idle_in_transaction_session_timeout = {most};
-            {AHEAD}
-        """
-        with transaction(self.connection, begin.encode()), self.connection.cursor() as cursor:
+        begin = beginning(patience) + AHEAD.encode()
+        with transaction(self.connection, begin), self.connection.cursor() as cursor:
             yield cursor
 
     def _copy(self, cursor: psycopg.Cursor[Any], pieces: Iterator[Sequence[Telling]]) -> None:

@@ -372,6 +372,24 @@ def test_logs_that_are_refused_in_part_are_asked_about_one_by_one(
     setup.delivery.close(1)
 
 
+def test_logs_that_are_refused_in_part_in_json_are_refused(tmp_path: Path, collector: Collector) -> None:
+    """Some receivers answer in JSON whatever they are asked in, where a count of 64 bits is a text."""
+    partly = b'{"partialSuccess": {"rejectedLogRecords": "1", "errorMessage": "too old"}}'
+    collector.answers["logs"].append((200, {}, partly))
+    outlet = opened(collector.url, tmp_path)
+    with pytest.raises(Rejected, match=r"^logs: 1 of 1 were refused: too old$"):
+        outlet.send([line_of(1)])
+    outlet.close()
+
+
+def test_an_answer_is_asked_for_as_it_is(tmp_path: Path, collector: Collector) -> None:
+    """Who says nothing of codings takes any of them, and what was refused would be read in none."""
+    outlet = opened(collector.url, tmp_path)
+    outlet.send([line_of(1)])
+    assert {each["accept-encoding"] for each in collector.headers} == {"identity"}
+    outlet.close()
+
+
 def test_metrics_that_are_refused_in_part_are_not_sent_again(
     tmp_path: Path, collector: Collector, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -466,6 +484,27 @@ def test_what_is_no_event_is_not_posted(tmp_path: Path, collector: Collector, li
     with pytest.raises(Rejected):
         outlet.send([line])
     assert collector.headers == []
+    outlet.close()
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"timestamp": "1969-12-31T23:59:59Z"},
+        {"timestamp": "2600-01-01T00:00:00Z"},
+        {"input_tokens": 10**400},
+        {"request_duration_ms": 10**400, "streaming": True, "time_to_first_byte_ms": 10**400},
+        {"model": {"name": "gpt-5"}, "operation": ["chat"], "service": 7},
+    ],
+    ids=",".join,
+)
+def test_an_odd_event_holds_up_no_other(tmp_path: Path, collector: Collector, odd: dict[str, Any]) -> None:
+    """What a message has no room for is left out of it: the body is the event as it was."""
+    lines = [line_of(1), line_of(2, **odd), line_of(3)]
+    outlet = opened(collector.url, tmp_path)
+    outlet.send(lines)
+    assert sorted(record.body.string_value.encode() for record in collector.records()) == sorted(lines)
+    assert all(record.time_unix_nano or "timestamp" in odd for record in collector.records())
     outlet.close()
 
 

@@ -46,6 +46,7 @@ SAID = 200
 _HEADERS = {
     "Content-Type": "application/x-protobuf",
     "Accept": "application/x-protobuf",
+    "Accept-Encoding": "identity",  # an answer says little
     "User-Agent": f"cmdrdata-transport/{__version__}",
 }
 
@@ -121,7 +122,8 @@ class OtlpOutlet:
         if signal == "logs":
             body = logs_of(events, self._instance, now)
         else:
-            body = metrics_of(events, self._instance, (self._since, now), customer=self._target.customer)
+            span = min(self._since, now), now  # a clock may be set back
+            body = metrics_of(events, self._instance, span, customer=self._target.customer)
         headers = {**_HEADERS, **self._target.headers[signal]}
         if signal in self._target.gzipped:
             headers["Content-Encoding"] = "gzip"

@@ -61,5 +61,8 @@ def error_type_of(event: Mapping[str, Any]) -> str | None:
 
 
 def is_number(value: object) -> TypeGuard[float]:
-    """Whether it can be measured. JSON's `true` cannot."""
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    """Whether it can be measured. JSON's `true` cannot, nor can what a sum would have no room for."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < _BEYOND
+
+
+_BEYOND = 1e300

@@ -38,7 +38,7 @@ def event_of(line: bytes) -> Mapping[str, Any]:
             **event,
             "event_id": str(event["event_id"]),
             _BODY: line.decode(),
-            _AT: int(at * 1_000_000) * 1000,
+            _AT: int(at * 1_000_000) * 1000 if 0 <= at < _LATEST else 0,
         }
     except (AttributeError, KeyError, TypeError, ValueError):
         raise Rejected("it is not an event") from None
@@ -46,6 +46,9 @@ def event_of(line: bytes) -> Mapping[str, Any]:
 
 _BODY, _AT = "\0body", "\0at"
 """What `event_of` adds; no field of an event is called so."""
+
+_LATEST = 2**64 // 10**9
+"""In seconds: of a time behind that, or before 1970, a record says 0, which means that it is not known."""
 
 
 def logs_of(events: Iterable[Mapping[str, Any]], instance: str, now: int) -> bytes:
@@ -103,9 +106,8 @@ def metrics_of(
             whose = {"cmdrdata.customer_id": event.get("customer_id")} if customer else {}
             for name, value, label in measures_of(event):
                 labels = {**subject_of(event), **whose, **label}
-                series[name][tuple((key, each) for key, each in labels.items() if each is not None)].append(
-                    value
-                )
+                whole = tuple((key, _plain(each)) for key, each in labels.items() if each is not None)
+                series[name][whole].append(value)
         for name, unit, description, bounds in METRICS:
             if name in series:
                 metric = scope.metrics.add(name=name, unit=unit, description=description)
@@ -153,13 +155,23 @@ def _attributes(named: Mapping[str, Any]) -> list[KeyValue]:
 
     found: list[KeyValue] = []
     for key, value in named.items():
-        if isinstance(value, int) and not isinstance(value, bool) and abs(value) < _BEYOND:
-            found.append(KeyValue(key=key, value=AnyValue(int_value=value)))
-        elif is_number(value):
-            found.append(KeyValue(key=key, value=AnyValue(double_value=value)))
-        elif value is not None:
-            found.append(KeyValue(key=key, value=AnyValue(string_value=str(value))))
+        match None if value is None else _plain(value):
+            case int(number):
+                found.append(KeyValue(key=key, value=AnyValue(int_value=number)))
+            case float(number):
+                found.append(KeyValue(key=key, value=AnyValue(double_value=number)))
+            case str(text):
+                found.append(KeyValue(key=key, value=AnyValue(string_value=text)))
+            case None:
+                pass
     return found
+
+
+def _plain(value: Any) -> str | int | float:
+    """As an attribute can be, also what is no plain value, or no text that can be sent."""
+    if not is_number(value):
+        return str(value).encode("utf-8", "replace").decode()
+    return value if isinstance(value, float) or abs(value) < _BEYOND else float(value)
 
 
 _BEYOND = 2**63
@@ -175,6 +187,10 @@ def refused_of(signal: str, answer: bytes) -> tuple[int, str]:
     )
 
     try:
+        if answer.lstrip().startswith(b"{"):  # some answer in JSON, whatever they are asked in
+            partly = decode(answer).get("partialSuccess") or {}
+            number = partly.get("rejectedLogRecords" if signal == "logs" else "rejectedDataPoints", 0)
+            return int(number), str(partly.get("errorMessage", ""))
         if signal == "logs":
             logs = ExportLogsServiceResponse.FromString(answer).partial_success
             return logs.rejected_log_records, logs.error_message

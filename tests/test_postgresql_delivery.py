@@ -176,32 +176,34 @@ def test_a_forked_child_has_a_connection_of_its_own(tmp_path: Path, database_url
     assert sorted(int(each.removeprefix("event-")) for each in rows()) == expected
 
 
-def test_a_fork_waits_for_the_driver_to_be_imported(tmp_path: Path, database_url: str, rows: Rows) -> None:
-    """A child that had half of it, as a server's workers may that are made at once, could never deliver."""
+def test_a_thread_that_delivers_imports_nothing(tmp_path: Path, database_url: str, rows: Rows) -> None:
+    """A child that is forked in the middle of an import has half of the module, and could never deliver."""
     printed = run(
         """
-        half = threading.Event()
-        class Slow:
-            def find_spec(self, name, path, target=None):
-                if name == "psycopg.pq":
-                    half.set()
-                    time.sleep(0.3)
-        sys.meta_path.insert(0, Slow())
-        setup = set_up(home, sys.argv[2])
-        setup.append(1)
-        setup.delivery.ensure_running()
-        half.wait()
-        if not (pid := os.fork()):
-            setup.append(1, 1)
-            setup.delivery.ensure_running()
-            os._exit(not setup.delivery.flush(10))
-        print(os.waitpid(pid, 0)[1], setup.delivery.close(30))
+        outlet = open_sink(sys.argv[2], home=home, environ={})
+        before = set(sys.modules)
+        outlet.send([line_of(0)])
+        print([name for name in sys.modules if name not in before])
         """,
         tmp_path,
         database_url,
     )
-    assert printed == "0 True\n"
-    assert sorted(rows()) == ["event-0", "event-1"]
+    assert printed == "[]\n"
+    assert rows() == ["event-0"]
+
+
+def test_a_driver_that_does_not_work_is_an_error_where_the_sink_is_named(tmp_path: Path) -> None:
+    """It is installed, and finds no libpq: that is said at once, and not once a minute."""
+    printed = run(
+        """
+        sys.modules["psycopg.pq"] = None
+        try: open_sink("postgresql://127.0.0.1/usage", home=home, environ={})
+        except Exception as error: print(type(error).__name__, error)
+        """,
+        tmp_path,
+    )
+    assert printed.startswith("TrackingSetupError postgresql: the driver psycopg fails (")
+    assert "pip install 'cmdrdata-transport[postgres]'" in printed
 
 
 def test_a_program_that_becomes_another_leaves_no_session(

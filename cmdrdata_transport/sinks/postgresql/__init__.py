@@ -33,7 +33,9 @@ if TYPE_CHECKING:
 
 def open_url(url: SplitResult, home: Path, environ: Mapping[str, str]) -> PostgresOutlet:  # noqa: ARG001
     """The outlet of `postgresql://user@host/database`."""
-    return PostgresOutlet(target_of(url, environ))
+    target = target_of(url, environ)
+    load_driver()
+    return PostgresOutlet(target)
 
 
 class PostgresOutlet:
@@ -54,8 +56,7 @@ class PostgresOutlet:
             Rejected: one of them cannot be stored; none is.
             Unavailable: the server is not there, is busy, or does not let us.
         """
-        load_driver()
-        import psycopg  # noqa: PLC0415 - see there
+        import psycopg  # noqa: PLC0415 - see `load_driver`
 
         patience = self._target.timeout if timeout is None else min(timeout, self._target.timeout)
         try:

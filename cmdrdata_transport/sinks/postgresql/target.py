@@ -24,7 +24,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, LiteralString
 from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlencode, urlsplit
 
-from cmdrdata_transport import forks
 from cmdrdata_transport.errors import TrackingSetupError, Unavailable
 from cmdrdata_transport.sinks import Unauthorized
 from cmdrdata_transport.sinks.remote import is_loopback, timeout_of
@@ -98,9 +97,17 @@ def target_of(url: SplitResult, environ: Mapping[str, str]) -> Target:
 
 
 def load_driver() -> None:
-    """Import psycopg. No fork falls into that: the child would have half of it, and never the rest."""
-    with forks.opening("read"):
-        import_module("psycopg")  # a tenth of a second, on our own thread
+    """Import psycopg where a program is set up: a child that is forked in the middle has half of it for good.
+
+    Raises `TrackingSetupError` where it does not work: there is no libpq for it, say.
+    """
+    try:
+        import_module("psycopg")
+    except ImportError as error:
+        why = str(error).partition("\n")[0].rstrip(".")
+        raise TrackingSetupError(
+            f"postgresql: the driver psycopg fails ({why}): pip install 'cmdrdata-transport[postgres]'"
+        ) from None
 
 
 def connect(target: Target, patience: float) -> psycopg.Connection[Any]:

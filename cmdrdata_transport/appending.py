@@ -10,9 +10,11 @@ import stat
 from collections.abc import Iterable
 from pathlib import Path
 
+from cmdrdata_transport.disk import keep_name
 
-def append(fd: int, data: bytes) -> None:
-    """Write `data`, lines with their ends, to a file that is open to read and to append.
+
+def append(fd: int, data: bytes, path: Path) -> None:
+    """Write `data`, lines with their ends, to the file at `path`, which is open to read and to append.
 
     What somebody left unfinished at its end spoils no line of ours. When this returns, the disk has them.
 
@@ -33,23 +35,29 @@ def append(fd: int, data: bytes) -> None:
         os.ftruncate(fd, size)
         raise
     os.fsync(fd)
+    if not size:
+        keep_name(path)
 
 
 def keep_only(path: Path, pieces: Iterable[bytes]) -> None:
     """Have a file hold these, which may be read from it meanwhile, and nothing else; without any, it goes.
 
-    Whoever is killed over it leaves the file as it was. Raises `OSError` when it cannot be written.
+    Whoever is killed over it leaves the file as it was, and so does a failure of power. Raises `OSError` when
+    it cannot be written.
     """
     rest = path.with_suffix(".new")
     half = os.open(rest, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     with os.fdopen(half, "wb") as file:
         file.writelines(pieces)
+        file.flush()
         size = file.tell()
+        os.fsync(half)
     if size:
         rest.replace(path)
     else:
         rest.unlink()
         path.unlink()
+    keep_name(path)
 
 
 def _write(fd: int, data: bytes) -> None:

@@ -14,6 +14,8 @@ import errno
 import os
 from pathlib import Path
 
+from cmdrdata_transport.disk import keep_name
+
 _EFFECTIVE = os.access in os.supports_effective_ids
 
 
@@ -31,5 +33,6 @@ def make_private_file(path: Path) -> None:
     try:
         with contextlib.suppress(FileExistsError):
             os.link(half_made, path)
+            keep_name(path)
     finally:
         half_made.unlink()

@@ -50,8 +50,9 @@ def write_dead_letter(home: Path, sink: str, line: bytes, reason: str) -> None:
         letter = encode({**head, "event": line.decode("utf-8", "replace")})
     else:
         letter = encode(head).removesuffix(b"}") + _EVENT + line + b"}"
-    with letter_box(dead_letters(home, sink)) as fd:
-        append(fd, letter + b"\n")
+    path = dead_letters(home, sink)
+    with letter_box(path) as fd:
+        append(fd, letter + b"\n", path)
 
 
 def read_letter(letter: bytes) -> Letter | None:

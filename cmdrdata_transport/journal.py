@@ -38,6 +38,7 @@ from zlib import crc32
 from cmdrdata_transport import forks
 from cmdrdata_transport.counters import Counters
 from cmdrdata_transport.descriptors import identity, release
+from cmdrdata_transport.disk import keep_name
 from cmdrdata_transport.home import make_private, private_home
 from cmdrdata_transport.segments import Header, record, segments
 
@@ -104,7 +105,7 @@ class OwnSegment:
         if size > self.synced:
             os.fsync(fd)
             if not self.synced:
-                _sync_names(self.path.parent, self.path.parent.parent)
+                keep_name(self.path)
             self.synced = size
 
 
@@ -423,16 +424,6 @@ def _open(path: Path) -> int:
 def _write_whole(fd: int, data: bytes) -> None:
     if write(fd, data) != len(data):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-
-def _sync_names(*directories: Path) -> None:
-    """Have the disk take what is called what in these directories."""
-    for each in directories:
-        fd = os.open(each, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(fd)
-        finally:
-            os.close(fd)
 
 
 def _words(error: OSError) -> str:

@@ -73,8 +73,9 @@ def resend(home: Path, found: Letters) -> int:
         again.settle(path)
         kept = [line for line, letter in _letters(path) if letter is None]
         if kept:
-            with letter_box(_original(path)) as fd:
-                append(fd, b"".join(kept))
+            original = _original(path)
+            with letter_box(original) as fd:
+                append(fd, b"".join(kept), original)
         path.unlink()
     return sent
 

@@ -51,7 +51,7 @@ FLOORS = (
     {"body"},
     {"attribution", "providers", "wire"},
     {"appending", "databases", "jobs", "remedies", "tallies", "traces"},
-    {"descriptors", "event", "identity"},
+    {"descriptors", "disk", "event", "identity"},
     {"errors"},
 )
 FLOOR_OF = {room: number for number, rooms in enumerate(reversed(FLOORS)) for room in rooms}

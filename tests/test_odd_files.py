@@ -147,6 +147,20 @@ def test_the_end_of_a_segment_that_a_disk_lost_is_no_delivery(tmp_path: Path) ->
     assert in_ledger(tmp_path) == once(9)
 
 
+@pytest.mark.parametrize("behind", [b"", b"5}\n", b"\n"], ids=["nothing", "an end", "a line feed"])
+def test_zeros_behind_what_the_disk_had_cost_no_event(tmp_path: Path, behind: bytes) -> None:
+    """After a failure of the machine a file may be longer than what was synced: that ends no record."""
+    segment = left_in(tmp_path)
+    with segment.open("ab") as file:
+        file.write(bytes(700) + behind)
+    (done,) = drain(tmp_path, environ={})
+    assert (done.delivered, done.pending) == (10, 0)
+    assert in_ledger(tmp_path) == once(10)
+    (torn,) = (tmp_path / "journal").glob("*.torn")
+    assert set(torn.read_bytes()) <= set(bytes(1) + behind)
+    assert segments(tmp_path / "journal") == []
+
+
 def test_a_segment_of_a_later_version_is_left_and_named(tmp_path: Path) -> None:
     """Its events are for whoever knows its format; the doctor says that they wait, and for whom."""
     later = tmp_path / "journal" / "0-0-0.seg"

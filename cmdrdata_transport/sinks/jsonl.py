@@ -48,7 +48,7 @@ class JsonLinesOutlet:
             fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
             try:
                 lock(fd, fcntl.LOCK_EX, patience)
-                append(fd, data)
+                append(fd, data, self._path)
             finally:
                 release(fd)
                 os.close(fd)

@@ -8,6 +8,7 @@ streaming and not, with a tracker and a home of its own: the user's ledger never
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 import sys
 import tempfile
@@ -38,6 +39,7 @@ from cmdrdata_transport.errors import TrackingError, Unavailable
 from cmdrdata_transport.home import backlog_of, journals, obstacle
 from cmdrdata_transport.jobs import Jobs
 from cmdrdata_transport.ledger import READABLE, Ledger, NotBegun
+from cmdrdata_transport.metrics import began
 from cmdrdata_transport.providers.unmetered import UNMETERED, Unmetered
 from cmdrdata_transport.remedies import of_damaged_ledger
 from cmdrdata_transport.replaying import Letters, letters
@@ -54,6 +56,12 @@ if TYPE_CHECKING:
     from cmdrdata_transport.event import Usage, UsageEvent
 
 _DELIVERY_SECONDS = 10.0
+
+LATE_SECONDS = 3600.0
+"""What has waited longer waits for somebody to look: a sink that is tried every minute does not take it."""
+
+_LEAST_ROOM = 1024 * 1024
+"""A disk with fewer bytes left takes a ledger's next pages no more, or not for long."""
 
 MONTH_SECONDS = 30 * 24 * 3600.0
 """What was counted by processes that nobody has heard of for longer is history."""
@@ -78,8 +86,9 @@ class Setup:
     """How tracking is set up by the environment, and what waits in its home.
 
     `sinks` are identities: URLs without secrets. `pending` is what sinks have not taken yet, those of
-    other configurations included. `dead` are the dead letters, of each sink that has refused events;
-    `torn` are the damaged pieces of the journal that were set aside, with what can be read of them.
+    other configurations included, and `lag_seconds` how old the oldest of it is, by sink. `dead` are the
+    dead letters, of each sink that has refused events; `torn` are the damaged pieces of the journal that
+    were set aside, with what can be read of them.
     `recorded` has the number of events in the ledger by their `usage_status`. `counted` is what the
     processes of this home have counted in the last month, by name. `jobs` were started and not told of
     since: background answers, batches, predictions. `problems` says what keeps events from being recorded;
@@ -90,6 +99,7 @@ class Setup:
     sinks: tuple[str, ...]
     recorded: Mapping[str, int]
     pending: tuple[Backlog, ...]
+    lag_seconds: Mapping[str, float]
     dead: tuple[Letters, ...]
     torn: tuple[Torn, ...]
     counted: Mapping[str, int]
@@ -167,6 +177,7 @@ def examine(home: Path | None = None) -> Setup:
         problems.append(f"{in_the_way} cannot be written; events go to {there}")
     elif in_the_way := obstacle(tracker.home / "journal"):
         problems.append(f"{in_the_way} cannot be written; events go through a temporary directory, or memory")
+    problems += _no_room(tracker.home)
     directories = journals(tracker.home)
     recorded: dict[str, int] = {}
     if ledger := next((sink for sink in tracker.sinks if _is_there(sink, tracker.home)), None):
@@ -199,11 +210,13 @@ def examine(home: Path | None = None) -> Setup:
         f"cmdrdata-transport replay --from-ledger --ledger {path} --sink {sink}; then move it away"
         for sink, path in _apart(tracker.sinks, [each.parent for each in directories[1:]])
     ]
+    pending = tuple(backlog_of(tracker.home))
     return Setup(
         home=tracker.home,
         sinks=tracker.sinks,
         recorded=recorded,
-        pending=tuple(backlog_of(tracker.home)),
+        pending=pending,
+        lag_seconds=_lag_seconds(pending),
         dead=tuple(each for directory in directories for each in letters(directory.parent)),
         torn=tuple(torn_pieces(tracker.home)),
         counted=totals(each for each in tallies(tracker.home) if each.updated > time() - MONTH_SECONDS),
@@ -215,6 +228,25 @@ def examine(home: Path | None = None) -> Setup:
         ),
         problems=tuple(problems),
     )
+
+
+def _lag_seconds(pending: Sequence[Backlog]) -> dict[str, float]:
+    now = time()
+    lag: dict[str, float] = {}
+    for each in pending:
+        lag[each.sink] = max(lag.get(each.sink, 0.0), now - began(each))
+    return lag
+
+
+def _no_room(home: Path) -> Generator[str]:
+    """What is to be said of a disk that is full."""
+    there = next(each for each in (home, *home.parents) if each.exists())
+    room = os.statvfs(there)
+    until = "make room. Until then events are held in memory, and lost when their process ends"
+    if room.f_bavail * room.f_frsize < _LEAST_ROOM:
+        yield f"the disk that {home} is on is full: {until}"
+    elif room.f_files and not room.f_favail:
+        yield f"the disk that {home} is on has no room for one more file: {until}"
 
 
 def unmetered_packages() -> list[Unmetered]:

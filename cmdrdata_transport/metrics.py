@@ -114,7 +114,7 @@ def _waiting(home: Path, sinks: Iterable[str], now: float) -> list[Waiting]:
     for each in backlog_of(home):
         events[each.sink] += each.events
         size[each.sink] += each.size
-        lag[each.sink] = max(lag.get(each.sink, 0.0), now - _began(each))
+        lag[each.sink] = max(lag.get(each.sink, 0.0), now - began(each))
     for letter in letters(home):
         refused[letter.sink] += letter.number
     return [
@@ -129,7 +129,8 @@ def _waiting(home: Path, sinks: Iterable[str], now: float) -> list[Waiting]:
     ]
 
 
-def _began(waiting: Backlog) -> float:
+def began(waiting: Backlog) -> float:
+    """When the call was made that the oldest of these tells of, in seconds since 1970."""
     with suppress(ValueError, AttributeError, Rejected):
         return moment_of(decode(waiting.oldest).get("timestamp")).timestamp()
     return waiting.created

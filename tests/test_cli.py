@@ -247,6 +247,9 @@ def test_report_shows_values_as_text(home: Path) -> None:
         (["tail", "--lines", "-1"], {}, "Invalid value for '--lines'"),
         (["doctor"], {"CMDRDATA_METADATA": "[]"}, "CMDRDATA_METADATA is not a JSON object"),
         (["drain", "--timeout", "soon"], {}, "Invalid value for '--timeout'"),
+        (["drain", "--forget", LEDGER, "--follow"], {}, "--forget and --follow are two things"),
+        (["erase", "--customer", "", "--yes"], {}, "--customer is empty"),
+        (["report", "--since", "2026-11-02", "--until", "2026-11-01"], {}, "is not after --since 2026-11-02"),
         (["dance"], {}, "'dance'"),
     ],
 )

@@ -6,6 +6,7 @@ import io
 import json
 import os
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -14,11 +15,11 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from cmdrdata_transport.cli.app import app
-from cmdrdata_transport.cli.doctor import _setup_table
+from cmdrdata_transport.cli.doctor import _conclude, _setup_table
 from cmdrdata_transport.counters import WARNINGS, Counters
 from cmdrdata_transport.dead_letters import write_dead_letter
 from cmdrdata_transport.demo.calls import EVERY_SDK, CalledSdk, SdkCall
-from cmdrdata_transport.doctor import examine, installed_sdks, prove
+from cmdrdata_transport.doctor import LATE_SECONDS, Proofs, examine, installed_sdks, prove
 from cmdrdata_transport.event import UsageEvent
 from cmdrdata_transport.jobs import Jobs
 from cmdrdata_transport.journal import Journal
@@ -212,6 +213,34 @@ def test_what_was_counted_and_what_is_awaited(home: Path) -> None:
     assert "to do: include_usage=True for chat streams" in shown
     assert "and 6 more" in shown
     assert "boto3" in shown
+
+
+def test_what_waits_for_long_waits_for_somebody(home: Path) -> None:
+    """Whatever keeps a sink from taking events, after an hour the doctor is not content; before, it is."""
+    out = Console(width=200, file=io.StringIO())
+    for age, good in ((LATE_SECONDS / 2, True), (LATE_SECONDS * 2, False)):
+        made = datetime.now(UTC) - timedelta(seconds=age)
+        journal = Journal(home, sinks=[LEDGER], counters=Counters())
+        journal.append(replace(EVENT, timestamp=f"{made:%Y-%m-%dT%H:%M:%S.%f}Z").to_json())
+        journal.close()
+        assert _conclude(out, examine(), Proofs(calls=(), losses={})) is good
+    out.print(_setup_table(examine(), []))
+    shown = out.file.getvalue()  # type: ignore[attr-defined]
+    assert shown.count("Something waits for you: see what is pending") == 1
+    assert f"what waits for {LEDGER} began 2 h ago" in shown
+
+
+@pytest.mark.parametrize(
+    ("blocks", "files", "says"), [(3, 9, "is full: make room"), (9**9, 0, "has no room for one more file")]
+)
+def test_a_disk_that_is_full(
+    home: Path, monkeypatch: pytest.MonkeyPatch, blocks: int, files: int, says: str
+) -> None:
+    """It is named, with what becomes of events, whatever a ledger says about it."""
+    left = os.statvfs_result((4096, 4096, 9**9, blocks, blocks, 9**9, files, files, 0, 255))
+    monkeypatch.setattr(os, "statvfs", lambda _: left)
+    (problem,) = examine().problems
+    assert problem.startswith(f"the disk that {home} is on {says}")
 
 
 def test_a_home_that_cannot_be_written(home: Path) -> None:

@@ -103,7 +103,8 @@ def test_a_collector_of_files_finds_a_whole_one(tmp_path: Path) -> None:
     ("words", "says"),
     [
         (["--output", "x.prom"], "--format openmetrics"),
-        (["--format", "json", "--output", "/no/x"], "No such"),
+        (["--format", "json", "--output", "/no/x"], "/no/x cannot be written: No such"),
+        (["--format", "json", "--output", "/"], "names no file"),
     ],
 )
 def test_a_file_that_cannot_be_is_said(tmp_path: Path, words: list[str], says: str) -> None:

@@ -19,6 +19,7 @@ from rich.text import Text
 
 from cmdrdata_transport import __version__
 from cmdrdata_transport.cli import reading
+from cmdrdata_transport.cli.homes import home_of
 from cmdrdata_transport.cli.report import FORMATS, LATENCY_FORMATS
 from cmdrdata_transport.cli.view import console, printable
 from cmdrdata_transport.cli.when import EXAMPLES, moment
@@ -118,6 +119,13 @@ def _moment(text: str | None) -> datetime | None:
         raise typer.BadParameter(str(error)) from None
 
 
+def _moments(since: str | None, until: str | None) -> tuple[datetime | None, datetime | None]:
+    start, end = _moment(since), _moment(until)
+    if start is not None and end is not None and end <= start:
+        raise typer.BadParameter(f"--until {until} is not after --since {since}: no time lies between them")
+    return start, end
+
+
 @app.command()
 def demo(
     *,
@@ -157,17 +165,18 @@ def report(
 
     Delivers first what processes that have ended left behind, and says what is still on its way.
     """
-    start, end = _moment(since), _moment(until)
+    start, end = _moments(since, until)
     keys = [key.strip() for key in by.split(",") if key.strip()]
     with _errors_in_one_line():
         check_groups(keys)
         tracker = Tracker(home=home)
+        at = home_of(tracker, to_write=False)
         where = ledger or reading.ledger_of(tracker)
         err = console(stderr=True)
-        reading.adopt(err, tracker.home, where)
+        reading.adopt(err, at, where)
         rows: list[dict[str, Any]] = []
-        if ledger is not None or reading.is_there(err, tracker.home, where):
-            with reading.opened(where, tracker.home) as opened:
+        if ledger is not None or reading.is_there(err, at, where):
+            with reading.opened(where, at) as opened:
                 ask = opened.latency if latency else opened.report
                 rows = ask(by=keys, since=start, until=end)
         (LATENCY_FORMATS if latency else FORMATS)[form.value](console(), rows, keys)
@@ -193,13 +202,14 @@ def tail(
     start = _moment(since)
     with _errors_in_one_line(), suppress(KeyboardInterrupt):
         tracker = Tracker(home=home)
+        at = home_of(tracker, to_write=False)
         where = ledger or reading.ledger_of(tracker)
-        if once and ledger is None and not reading.is_there(console(stderr=True), tracker.home, where):
+        if once and ledger is None and not reading.is_there(console(stderr=True), at, where):
             return
         show(
             console(),
             where,
-            home=tracker.home,
+            home=at,
             lines=lines,
             since=start,
             follow=not once,
@@ -218,7 +228,7 @@ def doctor(
     """Say what is installed and set up, what waits, and prove that each SDK is metered.
 
     Calls each SDK, sync and async, against a server on this machine; the ledger never sees these calls.
-    Ends with 1 where a call is not metered, or something waits for you to put it right.
+    Ends with 1 where a call is not metered, something waits for you to put it right, or for an hour.
     """
     from cmdrdata_transport.cli import doctor as command  # noqa: PLC0415 - the other commands need no SDK
 
@@ -253,16 +263,18 @@ def drain(
 
     out, err = console(), console(stderr=True)
     with _errors_in_one_line():
+        if follow and forget is not None:
+            raise TrackingSetupError("--forget and --follow are two things: type one after the other")
         tracker = Tracker(home=home)
-        where = tracker.home
         good = True
         if follow:
             # What the application means by it, also where that is not there yet, or another user's.
             command.keep_on(err, home=tracker.wanted_home)
         elif forget is not None:
-            good = command.give_up(out, home=where, sink=reading.identity_of(forget, where))
+            at = home_of(tracker, to_write=True)
+            good = command.give_up(out, home=at, sink=reading.identity_of(forget, at))
         else:
-            good = command.show(out, err, home=where, timeout=timeout)
+            good = command.show(out, err, home=home_of(tracker, to_write=True), timeout=timeout)
     _end(good=good)
 
 
@@ -302,9 +314,10 @@ def replay(
     from cmdrdata_transport.cli import replay as command  # noqa: PLC0415 - one command, one module
 
     out, err = console(), console(stderr=True)
-    start, end = _moment(since), _moment(until)
+    start, end = _moments(since, until)
     with _errors_in_one_line():
         tracker = Tracker(home=home)
+        at = home_of(tracker, to_write=True)
         if torn and from_ledger:
             raise TrackingSetupError("--torn and --from-ledger are two things: type one after the other")
         if from_ledger:
@@ -315,7 +328,7 @@ def replay(
             good = command.from_ledger(
                 out,
                 err,
-                home=tracker.home,
+                home=at,
                 ledger=ledger or reading.ledger_of(tracker),
                 sink=sink,
                 since=start,
@@ -327,10 +340,10 @@ def replay(
             raise TrackingSetupError("--ledger, --since and --until go with --from-ledger")
         elif torn:
             good = command.damaged(
-                out, err, home=tracker.home, sink=sink, sinks=tracker.sinks, timeout=timeout, yes=yes
+                out, err, home=at, sink=sink, sinks=tracker.sinks, timeout=timeout, yes=yes
             )
         else:
-            good = command.dead_letters(out, err, home=tracker.home, sink=sink, timeout=timeout, yes=yes)
+            good = command.dead_letters(out, err, home=at, sink=sink, timeout=timeout, yes=yes)
     _end(good=good)
 
 
@@ -356,7 +369,7 @@ def prune(
         good = keep.prune(
             console(),
             console(stderr=True),
-            home=tracker.home,
+            home=home_of(tracker, to_write=True),
             sinks=tracker.sinks,
             before=moment_before,
             yes=yes,
@@ -380,11 +393,13 @@ def erase(
     from cmdrdata_transport.cli import keep  # noqa: PLC0415 - one command, one module
 
     with _errors_in_one_line():
+        if not customer:
+            raise TrackingSetupError("--customer is empty: type whose events are to be removed")
         tracker = Tracker(home=home)
         good = keep.erase(
             console(),
             console(stderr=True),
-            home=tracker.home,
+            home=home_of(tracker, to_write=True),
             sinks=tracker.sinks,
             customer=customer,
             yes=yes,
@@ -411,7 +426,7 @@ def stats(
         if output is not None and form is StatsFormat.TABLE:
             raise TrackingSetupError("--output goes with --format openmetrics or --format json")
         tracker = Tracker(home=home)
-        found = measure(tracker.home, tracker.sinks)
+        found = measure(home_of(tracker, to_write=False), tracker.sinks)
         if form is StatsFormat.TABLE:
             command.as_table(console(), found)
         elif output is not None:

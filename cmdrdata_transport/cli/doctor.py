@@ -13,10 +13,11 @@ from rich.table import Table
 from rich.text import Text
 
 from cmdrdata_transport import __version__
-from cmdrdata_transport.cli.view import number, printable, table_of
+from cmdrdata_transport.cli.view import duration, number, printable, table_of
 from cmdrdata_transport.clients import SDKS
 from cmdrdata_transport.counters import WARNINGS
 from cmdrdata_transport.doctor import (
+    LATE_SECONDS,
     Proof,
     Proofs,
     SdkFinding,
@@ -73,6 +74,7 @@ def as_json(*, home: Path | None) -> bool:
             {"sink": each.sink, "events": each.events, "bytes": each.size, "live": each.live}
             for each in setup.pending
         ],
+        "lag_seconds": {sink: round(seconds, 3) for sink, seconds in setup.lag_seconds.items()},
         "rejected": [
             {"sink": each.sink, "events": each.number, "reasons": each.reasons, "path": str(each.path)}
             for each in setup.dead
@@ -90,7 +92,12 @@ def as_json(*, home: Path | None) -> bool:
 
 def _is_good(setup: Setup, proofs: Proofs) -> bool:
     proved = all(each.metered for each in proofs.calls)
-    return proved and not (setup.problems or setup.dead or setup.torn)
+    return proved and not (setup.problems or setup.dead or setup.torn or _late(setup))
+
+
+def _late(setup: Setup) -> dict[str, float]:
+    """How long what waits for each sink has waited, in seconds, where that is too long."""
+    return {sink: seconds for sink, seconds in setup.lag_seconds.items() if seconds > LATE_SECONDS}
 
 
 def _setup_table(setup: Setup, sdks: list[SdkFinding]) -> Table:
@@ -163,6 +170,9 @@ def _waiting_rows(setup: Setup) -> Iterator[tuple[str, str, str]]:
             yield "pending", f"{number(count)} events for {sink}, {said}", _WAITING
     for sink, count in live.items():
         yield "pending", f"{number(count)} events for {sink}, of processes at work", ""
+    for sink, seconds in _late(setup).items():
+        said = f"what waits for {sink} began {duration(seconds)} ago: drain, or the log, says why it waits"
+        yield "pending", said, _BAD
     if not setup.pending:
         yield "pending", "nothing", ""
 
@@ -216,6 +226,7 @@ def _conclude(out: Console, setup: Setup, proofs: Proofs) -> bool:
         out.print(Text(f"{unmetered} of {len(proofs.calls)} calls are not metered.", style=_BAD))
     else:
         out.print(Text(f"All {len(proofs.calls)} calls are metered, to the token.", style=f"bold {_GOOD}"))
-    if setup.dead or setup.torn:
-        out.print(Text("Something waits for you: see what is rejected or damaged above.", style=_BAD))
+    if setup.dead or setup.torn or _late(setup):
+        said = "Something waits for you: see what is pending, rejected or damaged above."
+        out.print(Text(said, style=_BAD))
     return _is_good(setup, proofs)

@@ -104,7 +104,8 @@ def damaged(
 
 
 def _told(each: Letters) -> list[str]:
-    told = [f"{each.sink}: {number(each.number)} events, refused {each.first} to {each.last}"]
+    first, last = (f"{time[:19].replace('T', ' ')}Z" for time in (each.first, each.last))
+    told = [f"{each.sink}: {number(each.number)} events, refused {first} to {last}"]
     for reason, count in sorted(each.reasons.items(), key=lambda item: -item[1])[:_REASONS_SHOWN]:
         told.append(f"  {number(count)}: {reason}")
     if len(each.reasons) > _REASONS_SHOWN:

@@ -25,6 +25,12 @@ from cmdrdata_transport.event import decode
 class _Receiver(ThreadingHTTPServer):
     daemon_threads = True
 
+    def __init__(self, handler: type[BaseHTTPRequestHandler]) -> None:
+        super().__init__(("127.0.0.1", 0), handler)
+        self.hang = threading.Event()
+        """Cleared to have answers wait."""
+        self.hang.set()
+
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Say so, unless a client has only hung up."""
         if not isinstance(sys.exception(), OSError):
@@ -37,7 +43,7 @@ class Api(_Receiver):
     request_queue_size = 64
 
     def __init__(self, tls: ssl.SSLContext | None = None) -> None:
-        super().__init__(("127.0.0.1", 0), _Api)
+        super().__init__(_Api)
         self.url = f"{_guarded(self, tls)}:{self.server_port}/api/events"
         self.answers: deque[tuple[int, dict[str, str]]] = deque()
         self.always: tuple[int, dict[str, str]] = (200, {})
@@ -46,8 +52,6 @@ class Api(_Receiver):
         self.taken: list[int] = []
         self.words = b'{"error":"answer-secret"}'
         self.connections = 0
-        self.hang = threading.Event()
-        self.hang.set()
 
 
 class _Api(BaseHTTPRequestHandler):
@@ -81,7 +85,7 @@ class Collector(_Receiver):
     """A receiver on this machine: reads what it is sent as OTLP, and answers what it is told to."""
 
     def __init__(self, tls: ssl.SSLContext | None = None) -> None:
-        super().__init__(("127.0.0.1", 0), _Collecting)
+        super().__init__(_Collecting)
         self.url = f"otlp+{_guarded(self, tls)}:{self.server_port}"
         self.answers: dict[str, deque[tuple[int, dict[str, str], bytes]]] = {
             "logs": deque(),
@@ -91,8 +95,6 @@ class Collector(_Receiver):
         self.headers: list[dict[str, str]] = []
         self.logs: list[ExportLogsServiceRequest] = []
         self.metrics: list[ExportMetricsServiceRequest] = []
-        self.hang = threading.Event()
-        self.hang.set()
 
     def records(self) -> list[Any]:
         """The log records of all requests."""
@@ -156,7 +158,7 @@ def attributes(thing: Any) -> dict[str, Any]:
     return {each.key: getattr(each.value, each.value.WhichOneof("value")) for each in thing.attributes}
 
 
-Receiving = TypeVar("Receiving", Api, Collector)
+Receiving = TypeVar("Receiving", bound=_Receiver)
 
 
 @contextmanager
@@ -177,6 +179,37 @@ def _guarded(server: ThreadingHTTPServer, tls: ssl.SSLContext | None) -> str:
         return "http://127.0.0.1"
     server.socket = tls.wrap_socket(server.socket, server_side=True)
     return "https://localhost"
+
+
+class Leaving(_Receiver):
+    """Answers the first request of each connection, which it keeps, and hangs up at the next."""
+
+    def __init__(self) -> None:
+        super().__init__(_Leaving)
+        self.address = f"127.0.0.1:{self.server_port}"
+        self.answered = 0
+        self.dropped = 0
+
+
+class _Leaving(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: Leaving
+    is_first = True
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.server.answered += self.is_first
+        self.server.dropped += not self.is_first
+        if self.is_first:
+            self.send_response(200)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+        else:
+            self.close_connection = True
+        self.is_first = False
+
+    def log_message(self, *_: object) -> None:
+        pass
 
 
 class Crooked:

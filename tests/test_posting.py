@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from certificates import Authority
 from journals import line_of, set_up
-from receivers import Api, Collector, Crooked, serving
+from receivers import Api, Collector, Crooked, Leaving, serving
 
 from cmdrdata_transport import lanes as lanes_module
 from cmdrdata_transport.errors import TrackingSetupError, Unavailable
@@ -146,6 +146,36 @@ def test_what_may_not_have_arrived_is_sent_again_by_the_same_key(
         assert keys == [[b"event-0"]] * 3
         assert setup.counters.snapshot() == {"unavailable": 2, "delivered": 1}
         setup.delivery.close(1)
+
+
+@pytest.mark.parametrize(("spec", "posts"), [("http://{}/in", 1), ("otlp+http://{}", 2)])
+def test_a_kept_connection_that_is_closed_as_it_is_used_is_no_failure(
+    tmp_path: Path, spec: str, posts: int
+) -> None:
+    """A receiver closes one when it likes, also in that moment: the event goes over another at once."""
+    with serving(Leaving()) as receiver:
+        setup = set_up(tmp_path, spec.format(receiver.address), mode="flush")
+        for number in range(3):
+            setup.append(1, number)
+            assert setup.delivery.flush(50)
+        assert setup.counters.snapshot() == {"delivered": 3}
+        assert (receiver.answered, receiver.dropped) == (3 * posts, 3 * posts - 1)
+        setup.delivery.close(1)
+
+
+@pytest.mark.parametrize("proxy", ["socks4://127.0.0.1:1", "http://me:secret@[::1"])
+def test_a_proxy_that_cannot_be_used_is_told_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, proxy: str
+) -> None:
+    """Events wait, and the reason says what to write, without what is secret."""
+    monkeypatch.setenv("http_proxy", proxy)
+    outlet = open_sink("http://other.example/in?insecure=1", home=tmp_path, environ={})
+    with pytest.raises(
+        Unavailable, match=r"the proxy that the environment names .* http://host:port"
+    ) as told:
+        outlet.send([line_of(1)])
+    assert "secret" not in str(told.value)
+    outlet.close()
 
 
 @pytest.mark.parametrize(

@@ -94,7 +94,16 @@ class Connections:
         limits = Limits(
             max_connections=self._most, max_keepalive_connections=self._most, keepalive_expiry=60.0
         )
-        return HTTPTransport(verify=self._trust(), limits=limits, proxy=proxy_for(self._scheme, self._host))
+        trust, proxy = self._trust(), proxy_for(self._scheme, self._host)
+        try:
+            return HTTPTransport(verify=trust, limits=limits, proxy=proxy)
+        except Exception as error:
+            if proxy is None:
+                raise
+            raise Unavailable(
+                f"{type(error).__name__}: the proxy that the environment names is none that httpx can use: "
+                "write http://host:port; or pip install 'httpx[socks]' for socks5:"
+            ) from None
 
     def _trust(self) -> ssl.SSLContext | bool:
         from httpx import create_ssl_context  # noqa: PLC0415 - see `_made`
@@ -116,18 +125,9 @@ def post(
     transport: httpx.HTTPTransport, url: str, *, headers: Mapping[str, str], content: bytes, patience: float
 ) -> Answered:
     """Post, and read how the answer begins. `Unavailable` where there is none in `patience` seconds."""
-    import httpx  # noqa: PLC0415 - see `Connections`
-
     deadline = monotonic() + patience
     try:
-        request = httpx.Request(
-            "POST",
-            url,
-            headers=headers,
-            content=content,
-            extensions={"timeout": httpx.Timeout(patience).as_dict()},
-        )
-        response = transport.handle_request(request)
+        response = _response_to(transport, url, headers, content, patience)
         try:
             start = _start_of(response, deadline)
         finally:
@@ -135,6 +135,34 @@ def post(
     except Exception as error:
         raise Unavailable(_kind_of(error)) from None
     return Answered(response.status_code, response.headers.get("Retry-After"), start)
+
+
+def _response_to(
+    transport: httpx.HTTPTransport, url: str, headers: Mapping[str, str], content: bytes, patience: float
+) -> httpx.Response:
+    import httpx  # noqa: PLC0415 - see `Connections`
+
+    deadline = monotonic() + patience
+    connected = False
+
+    def look(step: str, _: object) -> None:
+        nonlocal connected
+        connected = connected or step.endswith("connect_tcp.started")
+
+    while True:
+        connected = False
+        timeouts = httpx.Timeout(patience).as_dict()
+        request = httpx.Request(
+            "POST", url, headers=headers, content=content, extensions={"timeout": timeouts, "trace": look}
+        )
+        try:
+            return transport.handle_request(request)
+        except (httpx.ReadError, httpx.WriteError, httpx.RemoteProtocolError):
+            # A receiver closes a connection that is kept when it likes, also at the moment when we use it
+            # again. That is no failure of its: on one that is made for this post we shall see.
+            patience = deadline - monotonic()
+            if connected or patience <= 0.0:
+                raise
 
 
 def _start_of(response: httpx.Response, deadline: float) -> bytes:

@@ -172,6 +172,10 @@ def examine(home: Path | None = None) -> Setup:
     tracker = Tracker(home=home)
     if tracker.disabled:
         problems.append("CMDRDATA_DISABLED is set: nothing is recorded")
+    if os.environ.get("CMDRDATA_URL") and not any(sink.startswith("http") for sink in tracker.sinks):
+        problems.append(
+            "CMDRDATA_URL is set, and nothing goes there: set CMDRDATA_API_KEY, or list it in CMDRDATA_SINKS"
+        )
     if in_the_way := obstacle(tracker.wanted_home):
         there = "memory" if tracker.home == tracker.wanted_home else f"a temporary directory, {tracker.home}"
         problems.append(f"{in_the_way} cannot be written; events go to {there}")
@@ -240,7 +244,8 @@ def _lag_seconds(pending: Sequence[Backlog]) -> dict[str, float]:
 
 def _no_room(home: Path) -> Generator[str]:
     """What is to be said of a disk that is full."""
-    there = next(each for each in (home, *home.parents) if each.exists())
+    # `Path.exists` would raise below a directory that this user may not enter.
+    there = next(each for each in (home, *home.parents) if os.path.exists(each))  # noqa: PTH110
     room = os.statvfs(there)
     until = "make room. Until then events are held in memory, and lost when their process ends"
     if room.f_bavail * room.f_frsize < _LEAST_ROOM:

@@ -250,6 +250,18 @@ def test_a_home_that_cannot_be_written(home: Path) -> None:
     assert setup.problems == (f"{home} cannot be written; events go to a temporary directory, {setup.home}",)
 
 
+@pytest.mark.parametrize(
+    ("named", "problems"), [({}, 1), ({"CMDRDATA_API_KEY": "cmd-1"}, 0), ({"CMDRDATA_SINKS": LEDGER}, 1)]
+)
+def test_an_address_that_nothing_goes_to(
+    home: Path, monkeypatch: pytest.MonkeyPatch, named: dict[str, str], problems: int
+) -> None:
+    """`CMDRDATA_URL` alone sends nothing: who has set it is told what is missing."""
+    for name, value in {"CMDRDATA_URL": "https://meter.example/in", **named}.items():
+        monkeypatch.setenv(name, value)
+    assert ["set CMDRDATA_API_KEY" in each for each in examine().problems] == [True] * problems
+
+
 def test_a_ledger_that_cannot_be_read(home: Path) -> None:
     """A file that is no ledger, in its place, is a problem: nothing can be delivered to it."""
     home.mkdir()

@@ -215,8 +215,9 @@ class _Leaving(BaseHTTPRequestHandler):
 class Crooked:
     """Answers each request with the next of `answers`, and hangs up; when there are no more, as it should."""
 
-    def __init__(self, *answers: Iterable[bytes]) -> None:
+    def __init__(self, *answers: Iterable[bytes], end: bytes = b"}") -> None:
         self._answers = deque(answers)
+        self._end = end
         self._server = socket.create_server(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{self._server.getsockname()[1]}/in"
         self.requests: list[bytes] = []
@@ -246,7 +247,7 @@ class Crooked:
                 connection, _ = self._server.accept()
                 with connection, suppress(OSError):
                     request = b""
-                    while not request.endswith(b"}"):
+                    while not request.endswith(self._end):
                         request += connection.recv(65536)
                     self.requests.append(request)
                     for piece in self._answers.popleft() if self._answers else (GOOD,):

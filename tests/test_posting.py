@@ -163,6 +163,25 @@ def test_a_kept_connection_that_is_closed_as_it_is_used_is_no_failure(
         setup.delivery.close(1)
 
 
+@pytest.mark.parametrize("spec", ["http://other.example/in?insecure=1", "https://other.example/in"])
+@pytest.mark.parametrize(
+    ("status", "says"),
+    [("407 Who are you", r"status 407: the proxy asks for user and password"), ("502 Bad Gateway", "502$")],
+)
+def test_what_a_proxy_has_to_say_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spec: str, status: str, says: str
+) -> None:
+    """Of what it passes on, and of what it is to connect us to."""
+    answer = f"HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n".encode()
+    with Crooked((answer,), end=b"\r\n\r\n" if spec.startswith("https") else b"}").serving() as proxy:
+        for scheme in ("http", "https"):
+            monkeypatch.setenv(f"{scheme}_proxy", proxy.url.removesuffix("/in"))
+        outlet = open_sink(spec, home=tmp_path, environ={})
+        with pytest.raises(Unavailable, match=says):
+            outlet.send([line_of(1)])
+        outlet.close()
+
+
 @pytest.mark.parametrize("proxy", ["socks4://127.0.0.1:1", "http://me:secret@[::1"])
 def test_a_proxy_that_cannot_be_used_is_told_of(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, proxy: str

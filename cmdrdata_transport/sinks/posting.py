@@ -32,10 +32,13 @@ _TAKEN = frozenset({*range(200, 300), 409})
 
 _UNAUTHORIZED = frozenset({401, 403})
 
-_ADDRESS = frozenset({*range(300, 400), 402, 404, 405, 406, 407, 410, 411, 414, 415, 421, 426, 431, 451})
-"""Statuses that speak of the URL, of a proxy or of how we speak, and not of the event."""
+_ADDRESS = frozenset({*range(300, 400), 402, 404, 405, 406, 410, 411, 414, 415, 421, 426, 431, 451})
+"""Statuses that speak of the URL or of how we speak, and not of the event."""
 
-_REFUSED = frozenset(range(400, 500)) - {408, 425, 429}
+_OF_PROXY = 407
+_PROXY_ASKS = "the proxy asks for user and password: write http://user:password@host:port to the environment"
+
+_REFUSED = frozenset(range(400, 500)) - {_OF_PROXY, 408, 425, 429}
 """What is left of these says that the event will never do; 408, 425 and 429 say "not now", as do all
 other statuses (RFC 9110, RFC 8470, RFC 6585)."""
 
@@ -183,6 +186,10 @@ def _kind_of(error: BaseException) -> str:
         if isinstance(below, ssl.SSLError):
             return f"{type(error).__name__}: TLS fails: {below.reason}"
         below = below.__cause__ or below.__context__
+    status = str(error)[:3]
+    if type(error).__name__ == "ProxyError" and status.isdigit():
+        told = f"ProxyError: the proxy answers with status {status}"
+        return f"{told}: {_PROXY_ASKS}" if int(status) == _OF_PROXY else told
     if str(error).startswith(("illegal status line", "illegal request line")):  # of gRPC, at its port, say
         return f"{type(error).__name__}: it speaks no HTTP/1.1 there: is the port right?"
     return type(error).__name__
@@ -198,6 +205,8 @@ def judge(status: int, retry_after: str | None, *, now: float) -> Rejected | Non
         return None
     if status in _UNAUTHORIZED:
         raise _Unauthorized(f"status {status}")
+    if status == _OF_PROXY:
+        raise Unavailable(f"status {status}: {_PROXY_ASKS}")
     if status in _ADDRESS:
         raise Unavailable(f"status {status}: is the address right?")
     if status in _REFUSED:

@@ -38,6 +38,9 @@ from cmdrdata_transport.providers.openai import ENDPOINTS
 from cmdrdata_transport.providers.own import WORDS, from_toml
 from cmdrdata_transport.providers.table import Provider as ProviderTable
 from cmdrdata_transport.remedies import REMEDIES
+from cmdrdata_transport.sinks import http
+from cmdrdata_transport.sinks.kafka import target as kafka
+from cmdrdata_transport.sinks.otlp import target as otlp
 from cmdrdata_transport.testing import capture_usage
 
 pytestmark = pytest.mark.usefixtures("one_certificate")
@@ -427,6 +430,17 @@ def test_environment_variables() -> None:
     """The variables that are explained are those that are read."""
     variable = re.compile(r"\bCMDRDATA_[A-Z]+(?:_[A-Z]+)*\b")
     assert set(variable.findall(README)) == set(variable.findall(SOURCES))
+
+
+@pytest.mark.parametrize(
+    ("heading", "options"),
+    [("HTTP", http.OPTIONS), ("Kafka", kafka.OPTIONS), ("OpenTelemetry", otlp.OPTIONS)],
+)
+def test_options_of_urls(heading: str, options: tuple[str, ...]) -> None:
+    """The options of a sink's URL that are explained are those that it takes."""
+    section = PAGES[ROOT / "docs" / "sinks.md"].partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\| (`\?[^|]+) \|", section, re.MULTILINE)
+    assert sorted(re.findall(r"`\?(\w+)=", " ".join(rows))) == sorted(options)
 
 
 def test_counters() -> None:

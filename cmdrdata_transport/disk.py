@@ -16,10 +16,13 @@ def keep_name(path: Path) -> None:
     """Have the disk take the name of the file at `path`, and those of the directories that it is in.
 
     Raises:
-        OSError: it does not.
+        OSError: it does not take that of the file.
     """
-    for directory in path.absolute().parents:
-        with contextlib.suppress(PermissionError):  # whose it is has made what is in it
+    own, *above = path.absolute().parents
+    _sync(own)
+    for directory in above:
+        # It may be somebody else's, or on a disk that nobody writes: then what is in it was there before us.
+        with contextlib.suppress(OSError):
             _sync(directory)
 
 

@@ -21,7 +21,13 @@ from cmdrdata_transport.event import UsageEvent
 from cmdrdata_transport.home import backlog_of, journals
 from cmdrdata_transport.journal import Journal
 from cmdrdata_transport.lanes import Lane, in_turn, lanes_to
-from cmdrdata_transport.segments import Backlog, segments, set_aside_headless, sinks_awaited
+from cmdrdata_transport.segments import (
+    Backlog,
+    clear_delivered,
+    segments,
+    set_aside_headless,
+    sinks_awaited,
+)
 from cmdrdata_transport.sinks import Outlet, Sink, open_sink
 from cmdrdata_transport.tallies import Tallies
 
@@ -145,6 +151,7 @@ def drain(
     outlets: list[Outlet] = []
     for directory in journals(home):
         set_aside_headless(directory, counters.count)
+        clear_delivered(directory)
     named = {each.sink for each in backlog_of(home) if not each.live}
     for spec in sorted(named) if sinks is None else sinks:
         try:

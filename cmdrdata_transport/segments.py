@@ -395,6 +395,14 @@ def remove_if_delivered(segment: Path) -> bool:
     return True
 
 
+def clear_delivered(directory: Path) -> None:
+    """Remove what is finished and delivered: whoever delivered its last event may have been killed over it."""
+    for segment in segments(directory):
+        with contextlib.suppress(OSError):
+            if not _is_locked(segment):
+                remove_if_delivered(segment)
+
+
 def clear_litter(directory: Path) -> None:
     """Remove what processes that died in the middle of making or removing a segment left behind."""
     names = _names(directory)

@@ -32,7 +32,7 @@ from cmdrdata_transport.demo.loopback import Answer, Call, Loopback
 from cmdrdata_transport.demo.provider import Provider
 from cmdrdata_transport.errors import TrackingSetupError, Unavailable
 from cmdrdata_transport.ledger import Ledger
-from cmdrdata_transport.segments import backlog
+from cmdrdata_transport.segments import segments
 
 LEDGER = "sqlite:///usage.db"
 
@@ -305,9 +305,9 @@ class Fleet:
         self.receiver.well = True
         # What was killed with its parent may take a moment to be gone.
         deadline = monotonic() + PATIENCE_SECONDS
-        while backlog(self.home / "journal") and monotonic() < deadline:
+        while segments(self.home / "journal") and monotonic() < deadline:
             assert [each.trouble for each in drain(self.home, environ={}) if each.trouble] == []
-        assert backlog(self.home / "journal") == []
+        assert segments(self.home / "journal") == []
 
     @property
     def _stated(self) -> dict[str, tuple[int, int]]:

@@ -24,7 +24,7 @@ from cmdrdata_transport.delivery import Mode
 from cmdrdata_transport.errors import Rejected, TrackingSetupError, Unavailable
 from cmdrdata_transport.event import UsageEvent, decode
 from cmdrdata_transport.ledger import Ledger
-from cmdrdata_transport.segments import mark_of, segments
+from cmdrdata_transport.segments import Claim, backlog, claim, mark_of, segments
 
 THREADS = pytest.mark.parametrize("mode", ["background", "flush"])
 
@@ -423,6 +423,21 @@ def test_drain_delivers_what_a_killed_program_left(tmp_path: Path) -> None:
     assert count_lines(tmp_path / "usage.jsonl") == once(50)
     assert segments(tmp_path / "journal") == []
     assert drain(tmp_path) == []
+
+
+def test_drain_removes_what_somebody_delivered_and_was_killed_over(tmp_path: Path) -> None:
+    """The last mark is made, and the segment is still there: nothing waits in it, and it takes room."""
+    setup = set_up(tmp_path, "jsonl:///usage.jsonl", mode="flush")
+    setup.append(5)
+    setup.journal.close()
+    (segment,) = setup.segments()
+    claimed = claim(segment, "jsonl:///usage.jsonl", count=lambda *_: None)
+    assert isinstance(claimed, Claim)
+    claimed.advance(len(claimed.take(5, 1_000_000)))
+    claimed.close()
+    assert backlog(segment.parent) == []
+    assert drain(tmp_path, environ={}) == []
+    assert list(segment.parent.iterdir()) == []
 
 
 def test_drain_says_what_it_cannot_deliver(tmp_path: Path) -> None:

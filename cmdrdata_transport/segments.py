@@ -396,7 +396,7 @@ def remove_if_delivered(segment: Path) -> bool:
 
 
 def clear_delivered(directory: Path) -> None:
-    """Remove what is finished and delivered: whoever delivered its last event may have been killed over it."""
+    """Remove what is finished and delivered: whoever delivered its last event may have been killed then."""
     for segment in segments(directory):
         with contextlib.suppress(OSError):
             if not _is_locked(segment):

@@ -40,6 +40,20 @@ def test_a_connection_that_is_lost_costs_nothing(
     assert caplog.records == []
 
 
+@pytest.mark.parametrize("hosts", ["127.0.0.1:{away},127.0.0.1:{port}", "127.0.0.1:{port},127.0.0.1:{away}"])
+def test_one_of_several_hosts_will_do(postgres_server: Server, database: str, rows: Rows, hosts: str) -> None:
+    """Each with its own port, as libpq has them: the one that is there and takes what is written."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        away = taken.getsockname()[1]
+    place = hosts.format(away=away, port=postgres_server.port)
+    url = postgres_server.url(database).replace(f"127.0.0.1:{postgres_server.port}", place)
+    with closing(opened(f"{url}?target_session_attrs=read-write")) as outlet:
+        outlet.send([line_of(1)])
+    assert rows() == ["event-1"]
+    with Ledger.open(url) as ledger:
+        assert ledger.report([])[0]["events"] == 1
+
+
 def test_a_server_that_falls_silent_is_given_up(postgres_server: Server, database: str, rows: Rows) -> None:
     """In the middle of a batch: neither the server's own timeouts nor TCP's would end that."""
     with gated(postgres_server, database, "?timeout=0.3") as (gate, url), closing(opened(url)) as outlet:

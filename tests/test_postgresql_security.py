@@ -31,6 +31,7 @@ from cmdrdata_transport.sinks import Outlet, Unauthorized
         ("postgresql:///usage?host=/run/PG", "postgresql:///usage?host=%2Frun%2FPG"),
         ("postgresql://%2Frun%2FPG/usage", "postgresql://%2Frun%2FPG/usage"),
         ("postgresql://[::1]:5433/usage", "postgresql://[::1]:5433/usage"),
+        ("postgresql://ann:secret@one:5433,two/usage", "postgresql://ann@one:5433,two/usage"),
         ("postgresql://ann:secret@db.example.com/usage", "postgresql://ann@db.example.com/usage"),
         (
             "postgresql://ann@db.example.com/usage?sslmode=require&timeout=5&sslpassword=secret",
@@ -71,6 +72,8 @@ def test_a_database_has_an_identity_without_secrets(spec: str, identity: str) ->
         ("postgresql://localhost/usage?timeout=soon", {}, "timeout=5"),
         ("postgresql://localhost/usage?timeout=0", {}, "timeout=5"),
         ("postgresql://ann:sec/ret@localhost/usage", {}, "a host or a port"),
+        ("postgresql://one:5433,two:99999/usage", {}, "a host or a port"),
+        ("postgresql://localhost,two/usage?sslmode=allow", {}, "insecure=1"),
         ("postgresql://ann:7/secret@localhost/usage", {}, "%2F for /"),
         ("postgresql://ann:7?secret@localhost/usage", {}, "%3F for"),
     ],

@@ -205,10 +205,13 @@ def _split(text: str) -> SplitResult | None:
     """The parts of a URL; None where its host or port can be none."""
     try:
         url = urlsplit(text)
-        port = None if url.scheme == "kafka" else url.port  # of its brokers each has one
+        place = url.netloc.rpartition("@")[2]
+        # One PostgreSQL may have several hosts, each with a port; Kafka looks at its brokers itself.
+        hosts = place.split(",") if url.scheme in ("postgresql", "postgres") else [place]
+        ports = [urlsplit(f"//{each}").port for each in hosts if url.scheme != "kafka"]
     except ValueError:  # which may quote what is secret
         return None
-    return None if port == 0 or _NO_HOST.search(url.netloc.rpartition("@")[2]) else url
+    return None if 0 in ports or _NO_HOST.search(place) else url
 
 
 def _unknown(scheme: str) -> str:

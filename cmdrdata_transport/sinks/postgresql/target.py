@@ -264,13 +264,21 @@ def _read(url: SplitResult, environ: Mapping[str, str]) -> tuple[Target, bool]:
 
 
 def _authority(netloc: str) -> tuple[str, str, str, str]:
-    """User, password, host and port; `SplitResult` would spell a socket's directory in small letters."""
+    """User, password, hosts and their ports, parted by commas where there are several, as libpq has them.
+
+    (`SplitResult` would spell a socket's directory in small letters.)
+    """
     login, _, place = netloc.rpartition("@")
     user, _, password = login.partition(":")
+    hosts, ports = zip(*map(_host_and_port, place.split(",")), strict=True)
+    return unquote(user), unquote(password), ",".join(hosts), ",".join(ports) if any(ports) else ""
+
+
+def _host_and_port(place: str) -> tuple[str, str]:
     host, colon, port = place.rpartition(":")
     if not colon or place.endswith("]"):
         host, port = place, ""
-    return unquote(user), unquote(password), unquote(host.strip("[]")), port
+    return unquote(host.strip("[]")), port
 
 
 def _identity(url: SplitResult, query: list[tuple[str, str]]) -> str:

@@ -63,6 +63,9 @@ LATE_SECONDS = 3600.0
 _LEAST_ROOM = 1024 * 1024
 """A disk with fewer bytes left takes a ledger's next pages no more, or not for long."""
 
+_NO_DISK = os.path.join(os.devnull, "none")  # noqa: PTH118 - as `Tracker` takes it
+"""A home that nobody can write, for a tracker that records nothing."""
+
 MONTH_SECONDS = 30 * 24 * 3600.0
 """What was counted by processes that nobody has heard of for longer is history."""
 
@@ -147,7 +150,7 @@ def _library_needed_by(sdk: str) -> str | None:
 
 def _library_of(sdk: str) -> tuple[str | None, str]:
     """The HTTP library that an SDK's own client is of, and what to type."""
-    tracker = Tracker([_nowhere], home=tempfile.gettempdir(), name="doctor")  # unused, so it writes nothing
+    tracker = Tracker([_nowhere], home=_NO_DISK, name="doctor")
     try:
         with tracked_http_client(sdk, tracker=tracker) as client:
             for name in ("httpx2", "httpx"):
@@ -291,11 +294,14 @@ def _apart(sinks: Sequence[str], homes: Sequence[Path]) -> Generator[tuple[str, 
                     yield sink, file
 
 
-def prove(sdks: Sequence[CalledSdk] = EVERY_SDK) -> Proofs:
+def prove(sdks: Sequence[CalledSdk] = EVERY_SDK, *, home: Path | None = None) -> Proofs:
     """Make every call of the installed ones of `sdks`, sync and async, and hold each event to its answer.
 
-    Takes some seconds, most of them to import the SDKs. Raises `TrackingSetupError` as `examine` does.
+    No call where there is no directory to write in, a temporary one or below `home`. Takes some seconds,
+    most of them to import the SDKs. Raises `TrackingSetupError` as `examine` does.
     """
+    if (made := _a_home_for_it(home)) is None:
+        return Proofs(calls=(), losses={})
     tries: list[_Try] = []
     events: list[UsageEvent] = []
 
@@ -303,8 +309,8 @@ def prove(sdks: Sequence[CalledSdk] = EVERY_SDK) -> Proofs:
         events.extend(landed)
 
     provider = Provider()
-    with tempfile.TemporaryDirectory(prefix="cmdrdata-doctor-") as home, Loopback(provider) as server:
-        tracker = Tracker([keep], home=home, name="doctor")
+    with made as own, Loopback(provider) as server:
+        tracker = Tracker([keep], home=own, name="doctor")
         try:
             for sdk in sdks:
                 if sdk.installed:
@@ -318,6 +324,14 @@ def prove(sdks: Sequence[CalledSdk] = EVERY_SDK) -> Proofs:
         calls=tuple(each.proof(events) for each in tries),
         losses={name: number for name, number in tracker.stats().items() if name in WARNINGS},
     )
+
+
+def _a_home_for_it(home: Path | None) -> tempfile.TemporaryDirectory[str] | None:
+    """A directory for a while: in `home` where there is no other, as in a read-only container."""
+    for place in (None, home):
+        with suppress(OSError):
+            return tempfile.TemporaryDirectory(prefix="cmdrdata-doctor-", dir=place)
+    return None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import tempfile
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -93,6 +94,18 @@ def test_a_call_that_fails_is_not_proved(home: Path) -> None:
     proofs = prove([replace(OPENAI, calls=(SdkCall(name="broken", make=fail), OPENAI.calls[0]))])
     assert [(each.call, each.metered) for each in proofs.calls] == [("broken", False), ("chat", True)] * 2
     assert proofs.calls[0].detail == "the call failed: LookupError: no such model"
+
+
+def test_where_there_is_no_temporary_directory(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in a read-only container: home serves, and nothing of it stays; without it nothing is called."""
+    monkeypatch.setattr(tempfile, "tempdir", f"{os.devnull}/none")
+    before = sorted(tmp_path.iterdir())
+    assert [each.metered for each in prove([only(OPENAI.calls[0])], home=tmp_path).calls] == [True] * 2
+    assert sorted(tmp_path.iterdir()) == before
+    assert prove([only(OPENAI.calls[0])], home=home).calls == ()
+    assert installed_sdks()
 
 
 def test_an_sdk_that_cannot_be_made_is_not_proved(home: Path) -> None:

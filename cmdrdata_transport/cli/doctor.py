@@ -53,7 +53,7 @@ def show(out: Console, *, home: Path | None) -> bool:
         said = f"{row.package}: {row.why}, so its calls are not metered. Instead: {row.instead}"
         out.print(Text(printable(said.replace("`", "")), style=_WAITING), "", sep="\n")
     with out.status("Calling each SDK against a server on this machine ..."):
-        proofs = prove()
+        proofs = prove(home=setup.home)
     if proofs.calls:
         out.print(_proof_table(proofs), "")
     return _conclude(out, setup, proofs)
@@ -61,7 +61,8 @@ def show(out: Console, *, home: Path | None) -> bool:
 
 def as_json(*, home: Path | None) -> bool:
     """The same as one object."""
-    setup, proofs = examine(home), prove()
+    setup = examine(home)
+    proofs = prove(home=setup.home)
     good = _is_good(setup, proofs)
     said = {
         "good": good,
@@ -221,7 +222,12 @@ def _conclude(out: Console, setup: Setup, proofs: Proofs) -> bool:
     for problem in setup.problems:
         out.print(Text(printable(problem), style=_BAD))
     if not proofs.calls:
-        out.print(Text("No SDK is installed that could be called; nothing is proved.", style=_WAITING))
+        out.print(
+            Text(
+                "No SDK could be called: none is installed, or nowhere is room for it; nothing is proved.",
+                style=_WAITING,
+            )
+        )
     elif unmetered:
         out.print(Text(f"{unmetered} of {len(proofs.calls)} calls are not metered.", style=_BAD))
     else:

@@ -63,9 +63,6 @@ LATE_SECONDS = 3600.0
 _LEAST_ROOM = 1024 * 1024
 """A disk with fewer bytes left takes a ledger's next pages no more, or not for long."""
 
-_NO_DISK = os.path.join(os.devnull, "none")  # noqa: PTH118 - as `Tracker` takes it
-"""A home that nobody can write, for a tracker that records nothing."""
-
 MONTH_SECONDS = 30 * 24 * 3600.0
 """What was counted by processes that nobody has heard of for longer is history."""
 
@@ -150,7 +147,7 @@ def _library_needed_by(sdk: str) -> str | None:
 
 def _library_of(sdk: str) -> tuple[str | None, str]:
     """The HTTP library that an SDK's own client is of, and what to type."""
-    tracker = Tracker([_nowhere], home=_NO_DISK, name="doctor")
+    tracker = Tracker([_nowhere], home=_anywhere(), name="doctor")  # unused, so it writes nothing
     try:
         with tracked_http_client(sdk, tracker=tracker) as client:
             for name in ("httpx2", "httpx"):
@@ -160,6 +157,14 @@ def _library_of(sdk: str) -> tuple[str | None, str]:
     except TrackingError as error:
         return None, str(error)
     return None, "its client is of neither httpx nor httpx2"
+
+
+def _anywhere() -> str:
+    """A home for whoever writes nothing there."""
+    try:
+        return tempfile.gettempdir()
+    except OSError:
+        return os.sep
 
 
 def _nowhere(events: list[UsageEvent]) -> None:

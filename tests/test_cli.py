@@ -387,6 +387,17 @@ def test_drain_leaves_processes_at_work_alone(home: Path) -> None:
     assert result.stdout == f"{LEDGER}: 0 delivered, 6 of processes at work, which deliver them\n"
 
 
+def test_a_sidecar_says_that_home_is_not_its_own(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a new volume may be root's: it says so at once, for it would see nothing and be silent."""
+    home.write_text("a file")
+    monkeypatch.setenv("CMDRDATA_HOME", str(home / "below"))
+    with process("drain", "--follow") as running:
+        assert running.stderr is not None
+        said = running.stderr.readline()
+        running.kill()
+    assert said.startswith(f"{home / 'below'} cannot be written: this user delivers nothing")
+
+
 def test_drain_forgets_a_sink(home: Path) -> None:
     """What waits for a sink that will never come is given up; the others still get theirs."""
     with journaled(home, EVENTS, LEDGER, "callable:bill"):

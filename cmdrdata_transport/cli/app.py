@@ -269,7 +269,10 @@ def drain(
         good = True
         if follow:
             # What the application means by it, also where that is not there yet, or another user's.
-            command.keep_on(err, home=tracker.wanted_home)
+            at = tracker.wanted_home
+            if tracker.home != at:
+                reading.say(err, f"{at} cannot be written: this user delivers nothing of it until it can be")
+            command.keep_on(err, home=at)
         elif forget is not None:
             at = home_of(tracker, to_write=True)
             good = command.give_up(out, home=at, sink=reading.identity_of(forget, at))

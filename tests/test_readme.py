@@ -7,6 +7,7 @@ The recipes of `docs/by-hand.md` need other servers: `environments/test_elsewher
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import re
@@ -25,7 +26,7 @@ from postgres import running
 from receivers import Collector, serving
 
 import cmdrdata_transport
-from cmdrdata_transport import UsageEvent, configure, default_tracker, uninstrument
+from cmdrdata_transport import Tracker, UsageEvent, configure, default_tracker, uninstrument
 from cmdrdata_transport import tracker as tracker_module
 from cmdrdata_transport.cli.app import app
 from cmdrdata_transport.counters import WARNINGS
@@ -430,6 +431,11 @@ def test_environment_variables() -> None:
     """The variables that are explained are those that are read."""
     variable = re.compile(r"\bCMDRDATA_[A-Z]+(?:_[A-Z]+)*\b")
     assert set(variable.findall(README)) == set(variable.findall(SOURCES))
+
+
+def test_options_of_a_tracker() -> None:
+    """Each is named, and so can be found."""
+    assert [each for each in inspect.signature(Tracker).parameters if f"{each}=" not in README] == []
 
 
 @pytest.mark.parametrize(

@@ -211,6 +211,24 @@ def test_what_speaks_no_http_is_told_of(tmp_path: Path, answer: bytes) -> None:
 
 
 @RECEIVERS
+def test_certificates_that_are_renewed_are_read_again(
+    tmp_path: Path, authority: Authority, receiver: Callable[..., Any]
+) -> None:
+    """Short-lived ones are another file every day: a program that runs for a year goes on."""
+    trusted = tmp_path / "ca.pem"
+    (tmp_path / "other").mkdir()
+    trusted.write_bytes(Authority(tmp_path / "other").file.read_bytes())
+    with serving(receiver(authority.serving())) as server:
+        outlet = open_sink(f"{server.url}?ca={trusted}", home=tmp_path, environ={})
+        with pytest.raises(Unavailable, match="not trusted"):
+            outlet.send([line_of(1)])
+        trusted.write_bytes(authority.file.read_bytes())
+        outlet.send([line_of(1)])
+        assert received(server) >= 1
+        outlet.close()
+
+
+@RECEIVERS
 def test_a_handshake_that_never_ends_is_given_up(tmp_path: Path, receiver: Callable[..., Any]) -> None:
     """A port that takes connections and says nothing holds a POST no longer than it may take."""
     with receiver() as server:  # which listens, and accepts nobody

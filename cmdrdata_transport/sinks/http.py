@@ -27,7 +27,7 @@ from cmdrdata_transport import __version__
 from cmdrdata_transport.errors import Rejected, TrackingSetupError, Unavailable
 from cmdrdata_transport.event import decode, encode
 from cmdrdata_transport.sinks import Unauthorized
-from cmdrdata_transport.sinks.posting import Connections, judge, post
+from cmdrdata_transport.sinks.posting import Connections, Unanswered, judge, post
 from cmdrdata_transport.sinks.remote import is_loopback, spelled_out, timeout_of, tls_files_of
 
 if TYPE_CHECKING:
@@ -164,6 +164,8 @@ class HttpOutlet:
         for each in others:
             if each.ident is not None:
                 each.join()
+        if any(isinstance(each, Unanswered) for each in trouble):
+            self._connections.close()
         self._conclude(lines, trouble)
 
     def close(self) -> None:

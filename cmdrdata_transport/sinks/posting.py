@@ -47,6 +47,10 @@ class _Unauthorized(Unavailable, Unauthorized):
     """The receiver refuses every event, until somebody puts the key or the address right."""
 
 
+class Unanswered(Unavailable):
+    """There was no answer. New connections may do better: certificates are renewed, proxies moved."""
+
+
 class Answered(NamedTuple):
     """A receiver's answer: its status, the pause it asks for, and how its body begins."""
 
@@ -97,7 +101,11 @@ class Connections:
         limits = Limits(
             max_connections=self._most, max_keepalive_connections=self._most, keepalive_expiry=60.0
         )
-        trust, proxy = self._trust(), proxy_for(self._scheme, self._host)
+        try:
+            trust = self._trust()
+        except OSError as error:  # it could be read when the program began
+            raise Unavailable(f"a file of TLS cannot be read: {error.strerror}") from None
+        proxy = proxy_for(self._scheme, self._host)
         try:
             return HTTPTransport(verify=trust, limits=limits, proxy=proxy)
         except Exception as error:
@@ -127,7 +135,7 @@ _PARENTS: list[httpx.HTTPTransport] = []
 def post(
     transport: httpx.HTTPTransport, url: str, *, headers: Mapping[str, str], content: bytes, patience: float
 ) -> Answered:
-    """Post, and read how the answer begins. `Unavailable` where there is none in `patience` seconds."""
+    """Post, and read how the answer begins. `Unanswered` where there is none in `patience` seconds."""
     deadline = monotonic() + patience
     try:
         response = _response_to(transport, url, headers, content, patience)
@@ -136,7 +144,7 @@ def post(
         finally:
             response.close()
     except Exception as error:
-        raise Unavailable(_kind_of(error)) from None
+        raise Unanswered(_kind_of(error)) from None
     return Answered(response.status_code, response.headers.get("Retry-After"), start)
 
 

@@ -32,7 +32,7 @@ from cmdrdata_transport import __version__
 from cmdrdata_transport.errors import Rejected, TrackingSetupError
 from cmdrdata_transport.sinks.otlp.messages import event_of, logs_of, metrics_of, refused_of
 from cmdrdata_transport.sinks.otlp.target import Target, target_of
-from cmdrdata_transport.sinks.posting import Connections, judge, post
+from cmdrdata_transport.sinks.posting import Connections, Unanswered, judge, post
 from cmdrdata_transport.sinks.remote import spelled_out
 
 WARN_EVERY_SECONDS = 60.0
@@ -128,13 +128,12 @@ class OtlpOutlet:
         if signal in self._target.gzipped:
             headers["Content-Encoding"] = "gzip"
             body = gzip.compress(body, 6, mtime=0)
-        answered = post(
-            self._connections.opened(),
-            f"{self._target.url}/v1/{signal}",
-            headers=headers,
-            content=body,
-            patience=patience,
-        )
+        url = f"{self._target.url}/v1/{signal}"
+        try:
+            answered = post(self._connections.opened(), url, headers=headers, content=body, patience=patience)
+        except Unanswered:
+            self._connections.close()
+            raise
         refusal = judge(answered.status, answered.retry_after, now=time())
         if refusal is not None:
             raise Rejected(f"{signal}: {refusal}")

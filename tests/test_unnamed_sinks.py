@@ -47,6 +47,16 @@ def test_who_erases_is_told_of_them(home: Path) -> None:
     assert "was not looked in" in typed(home, "prune", "--before", "1d", "--yes").output
 
 
+@pytest.mark.parametrize(
+    ("command", "lines"),
+    [(("erase", "--customer", "globex"), ", jsonl:///copy.jsonl"), (("prune", "--before", "9d"), "")],
+)
+def test_what_is_said_to_be_empty_was_looked_in(home: Path, command: tuple[str, ...], lines: str) -> None:
+    """A receiver that nobody can look in from here is not named among the places that have nothing."""
+    sinks = f"{OTHER} http://127.0.0.1:9/in jsonl:///copy.jsonl"
+    assert f" in {home}, {OTHER}{lines}.\n" in typed(home, *command, "--yes", sinks=sinks).output
+
+
 def test_who_reports_is_told_of_them(home: Path) -> None:
     """An empty report says where else programs record."""
     done = typed(home, "report")

@@ -11,6 +11,7 @@ from cmdrdata_transport.cli.reading import say, unnamed
 from cmdrdata_transport.cli.view import number, printable
 from cmdrdata_transport.home import backlog_of
 from cmdrdata_transport.housekeeping import DEAD_LETTERS, Place, at_work, elsewhere, of_customer, old, remains
+from cmdrdata_transport.ledger import READABLE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -34,17 +35,20 @@ def prune(
             "Rejected events were never delivered; as long as they are there, cmdrdata-transport replay can",
         )
     times = f"before {before:%Y-%m-%d %H:%M:%S}Z"
-    return _remove(out, err, places, times, [str(home), *sinks], yes=yes)
+    ledgers = [sink for sink in sinks if sink.startswith(READABLE)]
+    return _remove(out, err, places, times, [str(home), *ledgers], yes=yes)
 
 
 def erase(out: Console, err: Console, *, home: Path, sinks: Sequence[str], customer: str, yes: bool) -> bool:
     """Take out what is a customer's; False where the user does not want that, or more may come or is left."""
     places = of_customer(home, sinks, customer)
     others = unnamed(home, sinks)
-    for where in elsewhere([*sinks, *others]):
+    out_of_reach = elsewhere([*sinks, *others])
+    for where in out_of_reach:
         say(err, f"What {where} was sent is there, and cannot be taken out from here.")
     missed = _missed(err, others)
-    good = _remove(out, err, places, f"of {customer}", [str(home), *sinks], yes=yes)
+    looked_in = [str(home), *(sink for sink in sinks if sink not in out_of_reach)]
+    good = _remove(out, err, places, f"of {customer}", looked_in, yes=yes)
     if not good:
         return False
     left = remains(home, sinks, customer)

@@ -33,7 +33,7 @@ REMEDIES: Mapping[str, str] = {
     "ledger_corrupt": "doctor says what to type",
     "torn": "Look at the disk; replay --torn sends what can be read; remove what nothing can be read of",
     "rejected": "See dead/ in home: event and reason. Put it right, then cmdrdata-transport replay",
-    "unavailable": "Look at the sink; the log says which and why",
+    "unavailable": "Look at the sink; the log, or cmdrdata-transport drain, says which and why",
     "unauthorized": "Put the key, the password or the rights right; the log says which sink, and why",
 }
 """By the name of what was counted."""

@@ -52,8 +52,8 @@ The positions are of the moment when the statement began, and the locks are look
 
 _TURN = 2**31
 
-_BEGIN = "BEGIN READ ONLY; SET LOCAL extra_float_digits = 1"
-"""Numbers come to the last digit, whatever the database is set to."""
+_BEGIN = "BEGIN ISOLATION LEVEL READ COMMITTED READ ONLY; SET LOCAL extra_float_digits = 1"
+"""Whatever the database is set to: a standby knows no stricter isolation, and numbers come whole."""
 
 
 class PostgresReader:

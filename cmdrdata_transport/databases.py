@@ -1,4 +1,4 @@
-"""Makes the file of an SQLite database, readable for this user alone.
+"""Makes the file of an SQLite database, readable for this user alone; and says how one is opened to be read.
 
 Knows a rule of SQLite's: its locks belong to the process, so to close any descriptor of a file drops all
 that the process holds on that file, whoever took them (https://sqlite.org/howtocorrupt.html, 2.2). Another
@@ -13,10 +13,16 @@ import contextlib
 import errno
 import os
 from pathlib import Path
+from urllib.parse import quote
 
 from cmdrdata_transport.disk import keep_name
 
 _EFFECTIVE = os.access in os.supports_effective_ids
+
+
+def only_to_read(path: Path) -> str:
+    """The URI by which SQLite opens the database at `path`, whatever that is called, and changes nothing."""
+    return f"file:{quote(os.fsencode(path.absolute()))}?mode=ro"
 
 
 def make_private_file(path: Path) -> None:

@@ -16,10 +16,12 @@ Does not know what sinks keep that are no files and no ledgers: `elsewhere` name
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from glob import escape
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -96,7 +98,8 @@ def remains(home: Path, sinks: Iterable[str], customer: str) -> list[Path]:
     """The files that still have as much as the customer's id, or cannot be read."""
     files = {path for each in _homes(home) for path in each.rglob("*") if path.is_file()}
     for file in (_file(home, sink) for sink in sinks if sink.startswith(("sqlite:", "jsonl:"))):
-        files |= {file, *file.parent.glob(f"{file.name}-wal"), *file.parent.glob(f"{file.name}.corrupt-*")}
+        name = escape(file.name)
+        files |= {file, *file.parent.glob(f"{name}-wal"), *file.parent.glob(f"{name}.corrupt-*")}
     return holding(sorted(files), trace_of(customer))
 
 
@@ -147,7 +150,7 @@ def _set_aside(home: Path, sinks: Iterable[str], which: Which) -> Iterator[Place
         if sink.startswith("sqlite:"):
             for path in aside_from(_file(home, sink)):
                 with contextlib.suppress(TrackingError):
-                    yield from _ledgers(home, [f"sqlite:///{quote(str(path.absolute()))}"], which)
+                    yield from _ledgers(home, [f"sqlite:///{quote(os.fsencode(path.absolute()))}"], which)
 
 
 def _lines(what: str, paths: Iterable[Path], unwanted: Callable[[bytes], bool]) -> Iterator[Place]:

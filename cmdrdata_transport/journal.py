@@ -241,9 +241,13 @@ class Journal:
         """Write what is held in memory; False when no file takes it still. For delivery threads."""
         with self._recovering:
             while self._held:
-                line = self._held.popleft()
-                if not self._write(line):
-                    self._held.appendleft(line)
+                line, written = self._held.popleft(), False
+                try:
+                    written = self._write(line)
+                finally:
+                    if not written:
+                        self._held.appendleft(line)
+                if not written:
                     return False
             self._held_bytes = 0
             return True

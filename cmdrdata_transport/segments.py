@@ -221,7 +221,7 @@ class Claim:
         self._files = (identity(self._segment_fd), identity(self._mark_fd))
         self._finished = finished
         self._count = count
-        self._read_to = offset
+        self._read_to = self._marked = offset
         self._ahead: deque[tuple[bytes, int]] = deque()
 
     def take(self, most: int, most_bytes: int) -> list[bytes]:
@@ -240,7 +240,8 @@ class Claim:
     def advance(self, taken: int) -> None:
         """Note that the sink has the next `taken` lines.
 
-        A mark that cannot be written is no error: whoever comes next may then tell the sink again.
+        A mark that cannot be written is no error, and is tried again: whoever comes before that may tell the
+        sink again.
         """
         for _ in range(taken):
             _, self.offset = self._ahead.popleft()
@@ -278,8 +279,9 @@ class Claim:
             self._set_aside(self._read_to + first, data[first:last])
         self._ahead.extend(zip(found.lines, (self._read_to + end for end in found.ends), strict=True))
         self._read_to += found.used
-        if not self._ahead and self.offset != self._read_to:
+        if not self._ahead:
             self.offset = self._read_to
+        if self.offset != self._marked:
             self._mark()
         self.done = finished and whole and not self._ahead
 
@@ -292,6 +294,7 @@ class Claim:
                     # A disk that our own segments have filled has no room for a mark, and without marks none
                     # of them would go: a length takes no room.
                     os.ftruncate(self._mark_fd, self.offset)
+                self._marked = self.offset
 
     def _is_ours(self) -> bool:
         # A program may have closed all its files, and have another by this number now.

@@ -93,6 +93,27 @@ def test_a_disk_that_is_full_for_all_loses_nothing(disk: Path) -> None:
     assert in_file(dead_letters(disk, "callable:picky")) == once(105)
 
 
+def test_a_mark_that_could_not_be_written_is_written_later(tmp_path: Path) -> None:
+    """No quota is left for it when a sink has the last events: with one again the segment goes."""
+    printed = run(
+        """
+        def limit(size): resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
+        receiver = Receiver()
+        setup = set_up(home, receiver, mode="flush")
+        setup.append(5)
+        print(setup.delivery.flush(30))
+        setup.append(5, 5)
+        limit(0)
+        print(setup.delivery.flush(0.3), receiver.got == once(10))
+        limit(resource.RLIM_INFINITY)
+        print(setup.delivery.flush(30), receiver.got == once(10))
+        print(setup.delivery.close(50), setup.segments())
+        """,
+        tmp_path,
+    )
+    assert printed == "True\nFalse True\nTrue True\nTrue []\n"
+
+
 def test_a_journal_that_has_filled_the_disk_makes_room_by_itself(disk: Path) -> None:
     """When the sink is back, segments go, though no mark fits; nothing is told twice, now or later."""
     printed = run(

@@ -9,8 +9,8 @@ from contextlib import ExitStack, closing, contextmanager, suppress
 from decimal import Context, Decimal, InvalidOperation
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
+from cmdrdata_transport.databases import only_to_read
 from cmdrdata_transport.errors import TrackingSetupError, Unavailable
 from cmdrdata_transport.ledger.query import COLUMNS, Bounds, Words, between, durations, sums
 from cmdrdata_transport.sinks.sqlite import columns
@@ -155,7 +155,7 @@ def _opened(path: Path) -> sqlite3.Connection:
     if path.is_dir():
         raise TrackingSetupError(f"{path} is a directory: name the file in it")
     try:
-        connection = sqlite3.connect(f"file:{quote(str(path.absolute()))}?mode=ro", uri=True, timeout=5.0)
+        connection = sqlite3.connect(only_to_read(path), uri=True, timeout=5.0)
     except sqlite3.Error as error:
         raise TrackingSetupError(f"{path} cannot be opened: {error}") from None
     with ExitStack() as undo:

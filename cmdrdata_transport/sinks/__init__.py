@@ -233,7 +233,7 @@ def file_of(url: SplitResult, home: Path) -> Path:
         TrackingSetupError: it names no file, or says more than that.
     """
     scheme = url.scheme
-    name = unquote(url.path[1:])
+    name = unquote(url.path[1:], errors="surrogateescape")  # what is no text names a file, too
     if url.netloc or url.query or url.fragment or not name.strip("/") or "\0" in name:
         file = EXAMPLES[scheme].rpartition("/")[2]
         raise TrackingSetupError(

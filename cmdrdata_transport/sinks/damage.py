@@ -15,8 +15,10 @@ import sqlite3
 from collections.abc import Callable, Generator, Iterable
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime
+from glob import escape
 from pathlib import Path
 
+from cmdrdata_transport.databases import only_to_read
 from cmdrdata_transport.descriptors import lock, release
 from cmdrdata_transport.errors import Unavailable
 
@@ -29,7 +31,7 @@ PATIENCE_SECONDS = 5.0
 
 def aside_from(path: Path) -> list[Path]:
     """The damaged ledgers that were set aside from here, the oldest first, without the files beside them."""
-    found = path.parent.glob(f"{path.name}.corrupt-*")
+    found = path.parent.glob(f"{escape(path.name)}.corrupt-*")
     return sorted(each for each in found if not each.name.endswith(_BESIDE))
 
 
@@ -139,7 +141,7 @@ def _only_in(aside: Path, ledger: sqlite3.Connection) -> str:
     """How many events, of which time, can be read in the file set aside and are not in the new one."""
     known = "SELECT 1 FROM usage_events WHERE event_id = ?"
     number, first, last, cut = 0, "", "", ""
-    with closing(sqlite3.connect(f"file:{aside}?mode=ro", uri=True)) as old:
+    with closing(sqlite3.connect(only_to_read(aside), uri=True)) as old:
         try:
             for event_id, timestamp in old.execute("SELECT event_id, timestamp FROM usage_events"):
                 if ledger.execute(known, (event_id,)).fetchone() is None:

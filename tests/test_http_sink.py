@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import threading
 from collections.abc import Iterator
@@ -202,15 +203,35 @@ def test_one_refused_event_does_not_send_the_others_twice(tmp_path: Path, api: A
     setup.delivery.close(1)
 
 
-@pytest.mark.parametrize(
-    "line", [b"nonsense", b"[]", b'{"event_id":"\xc3\xa9"}', b'{"event_id":5}'], ids=repr
-)
+@pytest.mark.parametrize("line", [b"nonsense", b"[]", b'{"metadata":{}}', b'{"event_id":5}'], ids=repr)
 def test_what_is_no_event_is_not_posted(tmp_path: Path, api: Api, line: bytes) -> None:
     """The receiver is not asked about it."""
     outlet = opened(api.url, tmp_path)
     with pytest.raises(Rejected):
         outlet.send([line])
     assert api.calls == []
+    outlet.close()
+
+
+@pytest.mark.parametrize(
+    ("event_id", "key"),
+    [
+        ("run 5/step:2", "run 5/step:2"),
+        ("5%20", "5%2520"),
+        (" 5", "%205"),
+        ("5\n", "5%0A"),
+        ("fünf", "f%C3%BCnf"),
+        ("5" * 70_000, hashlib.sha256(b"5" * 70_000).hexdigest()),
+    ],
+    ids=["plain", "quoted", "blank", "line", "letters", "long"],
+)
+def test_any_text_may_be_an_id(tmp_path: Path, api: Api, event_id: str, key: str) -> None:
+    """A user's own is in the body as it is; as a key it is what a header can carry, and holds up no other."""
+    api.always = (409, {})  # whose ids are numbers
+    outlet = opened(api.url, tmp_path)
+    outlet.send([line_of(1, event_id=event_id)])
+    ((_, headers, event),) = api.calls
+    assert (headers["Idempotency-Key"], event["event_id"]) == (key, event_id)
     outlet.close()
 
 

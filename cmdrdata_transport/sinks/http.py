@@ -11,17 +11,19 @@ through a bare httpx transport, which no instrumentation of clients meters and w
 
 from __future__ import annotations
 
+import re
 from collections import deque
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from difflib import get_close_matches
+from hashlib import sha256
 from itertools import takewhile
 from pathlib import Path
 from threading import Thread
 from time import time
 from typing import TYPE_CHECKING, Any
-from urllib.parse import SplitResult, parse_qsl, urlencode, urlunsplit
+from urllib.parse import SplitResult, parse_qsl, quote, urlencode, urlunsplit
 
 from cmdrdata_transport import __version__
 from cmdrdata_transport.errors import Rejected, TrackingSetupError, Unavailable
@@ -43,6 +45,13 @@ SIDE_BY_SIDE = 8
 
 REMEMBERED = 8 * SIDE_BY_SIDE
 """Outcomes kept of batches that were begun; they are asked for again soon, or never."""
+
+
+LONGEST_KEY = 512
+"""Letters of an idempotency key; servers answer 431 to a header that has many thousands."""
+
+_PLAIN = re.compile(rf"[!-$&-~](?:[ -$&-~]{{,{LONGEST_KEY - 2}}}[!-$&-~])?")
+"""An id that is its own key; with a % it might be another's, quoted."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -196,7 +205,7 @@ class HttpOutlet:
             event_id, body = body_of(line)
         except Rejected as refusal:
             return refusal
-        headers = {**self._headers, "Idempotency-Key": event_id}
+        headers = {**self._headers, "Idempotency-Key": idempotency_key_of(event_id)}
         answered = post(transport, self._target.url, headers=headers, content=body, patience=patience)
         return judge(answered.status, answered.retry_after, now=time())
 
@@ -209,8 +218,8 @@ def body_of(line: bytes) -> tuple[str, bytes]:
         metadata: dict[str, Any] = {**event.get("metadata", {})}
     except (AttributeError, KeyError, TypeError, ValueError):
         raise Rejected("it is not an event") from None
-    if not isinstance(event_id, str) or not event_id.isascii() or not event_id.isprintable():
-        raise Rejected("its event_id is not one of ours")
+    if not isinstance(event_id, str):
+        raise Rejected("its event_id is no text")
     for name in ("input_tokens", "output_tokens", "total_tokens"):
         if event.get(name) is None:
             event[name] = 0
@@ -220,6 +229,14 @@ def body_of(line: bytes) -> tuple[str, bytes]:
     event["metadata"] = metadata
     event["error_occurred"] = event.get("outcome") == "error"
     return event_id, encode(event)
+
+
+def idempotency_key_of(event_id: str) -> str:
+    """An event's id as a header can carry it: users give ids of their own, and any text may be one."""
+    if _PLAIN.fullmatch(event_id):
+        return event_id
+    quoted = quote(event_id, safe="", errors="surrogatepass")
+    return quoted if len(quoted) <= LONGEST_KEY else sha256(quoted.encode()).hexdigest()
 
 
 def _key_of(environ: Mapping[str, str]) -> str | None:

@@ -40,6 +40,7 @@ from cmdrdata_transport.home import backlog_of, journals, obstacle
 from cmdrdata_transport.jobs import Jobs
 from cmdrdata_transport.ledger import READABLE, Ledger, NotBegun
 from cmdrdata_transport.metrics import began
+from cmdrdata_transport.options import DEFAULT_API
 from cmdrdata_transport.providers.unmetered import UNMETERED, Unmetered
 from cmdrdata_transport.remedies import of_damaged_ledger
 from cmdrdata_transport.replaying import Letters, letters
@@ -91,7 +92,7 @@ class Setup:
     were set aside, with what can be read of them.
     `recorded` has the number of events in the ledger by their `usage_status`. `counted` is what the
     processes of this home have counted in the last month, by name. `jobs` were started and not told of
-    since: background answers, batches, predictions. `problems` says what keeps events from being recorded;
+    since: background answers, batches, predictions. `problems` says what keeps events from being kept, or sent;
     empty when nothing does.
     """
 
@@ -180,10 +181,8 @@ def examine(home: Path | None = None) -> Setup:
     tracker = Tracker(home=home)
     if tracker.disabled:
         problems.append("CMDRDATA_DISABLED is set: nothing is recorded")
-    if os.environ.get("CMDRDATA_URL") and not any(sink.startswith("http") for sink in tracker.sinks):
-        problems.append(
-            "CMDRDATA_URL is set, and nothing goes there: set CMDRDATA_API_KEY, or list it in CMDRDATA_SINKS"
-        )
+    if not any(sink.startswith("http") for sink in tracker.sinks):
+        problems += _sent_nowhere(os.environ)
     if in_the_way := obstacle(tracker.wanted_home):
         there = "memory" if tracker.home == tracker.wanted_home else f"a temporary directory, {tracker.home}"
         problems.append(f"{in_the_way} cannot be written; events go to {there}")
@@ -240,6 +239,14 @@ def examine(home: Path | None = None) -> Setup:
         ),
         problems=tuple(problems),
     )
+
+
+def _sent_nowhere(environ: Mapping[str, str]) -> Generator[str]:
+    """What is set up for a receiver over HTTP, where none is among the sinks."""
+    if environ.get("CMDRDATA_URL"):
+        yield "CMDRDATA_URL is set, and nothing goes there: set CMDRDATA_API_KEY, or put it in CMDRDATA_SINKS"
+    elif environ.get("CMDRDATA_API_KEY"):
+        yield f"CMDRDATA_API_KEY is set, and no sink takes it: list {DEFAULT_API} in CMDRDATA_SINKS, too"
 
 
 def _lag_seconds(pending: Sequence[Backlog]) -> dict[str, float]:

@@ -263,16 +263,26 @@ def test_a_home_that_cannot_be_written(home: Path) -> None:
     assert setup.problems == (f"{home} cannot be written; events go to a temporary directory, {setup.home}",)
 
 
+URL = "https://meter.example/in"
+
+
 @pytest.mark.parametrize(
-    ("named", "problems"), [({}, 1), ({"CMDRDATA_API_KEY": "cmd-1"}, 0), ({"CMDRDATA_SINKS": LEDGER}, 1)]
+    ("url", "key", "sinks", "said"),
+    [
+        (URL, "", "", "CMDRDATA_URL is set, and nothing goes there"),
+        (URL, "cmd-1", LEDGER, "CMDRDATA_URL is set, and nothing goes there"),
+        ("", "cmd-1", LEDGER, "CMDRDATA_API_KEY is set, and no sink takes it"),
+        (URL, "cmd-1", "", ""),
+        ("", "cmd-1", f"{LEDGER} {URL}", ""),
+    ],
 )
-def test_an_address_that_nothing_goes_to(
-    home: Path, monkeypatch: pytest.MonkeyPatch, named: dict[str, str], problems: int
+def test_a_receiver_that_nothing_goes_to(
+    *, home: Path, monkeypatch: pytest.MonkeyPatch, url: str, key: str, sinks: str, said: str
 ) -> None:
-    """`CMDRDATA_URL` alone sends nothing: who has set it is told what is missing."""
-    for name, value in {"CMDRDATA_URL": "https://meter.example/in", **named}.items():
-        monkeypatch.setenv(name, value)
-    assert ["set CMDRDATA_API_KEY" in each for each in examine().problems] == [True] * problems
+    """A variable that has no effect alone, or beside another: who has set it is told what is missing."""
+    for name, value in (("URL", url), ("API_KEY", key), ("SINKS", sinks)):
+        monkeypatch.setenv(f"CMDRDATA_{name}", value)
+    assert [each.partition(":")[0] for each in examine().problems] == ([said] if said else [])
 
 
 def test_a_ledger_that_cannot_be_read(home: Path) -> None:

@@ -170,7 +170,8 @@ def _attributes(named: Mapping[str, Any]) -> list[KeyValue]:
 def _plain(value: Any) -> str | int | float:
     """As an attribute can be, also what is no plain value, or no text that can be sent."""
     if not is_number(value):
-        return str(value).encode("utf-8", "replace").decode()
+        text = str(value)
+        return text if text.isascii() else text.encode("utf-8", "replace").decode()
     return value if isinstance(value, float) or abs(value) < _BEYOND else float(value)
 
 

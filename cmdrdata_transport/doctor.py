@@ -92,8 +92,8 @@ class Setup:
     were set aside, with what can be read of them.
     `recorded` has the number of events in the ledger by their `usage_status`. `counted` is what the
     processes of this home have counted in the last month, by name. `jobs` were started and not told of
-    since: background answers, batches, predictions. `problems` says what keeps events from being kept, or sent;
-    empty when nothing does.
+    since: background answers, batches, predictions. `problems` says what keeps events from being kept or
+    sent; empty when nothing does.
     """
 
     home: Path

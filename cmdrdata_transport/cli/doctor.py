@@ -37,6 +37,9 @@ if TYPE_CHECKING:
 
 _BAD, _WAITING, _GOOD = "bold red", "yellow", "green"
 
+_LOST = frozenset({"memory_dropped", "segment_removed"})
+"""What no later delivery makes good."""
+
 _JOBS_SHOWN = 5
 
 
@@ -140,7 +143,8 @@ def _setup_rows(setup: Setup, sdks: list[SdkFinding]) -> Iterator[tuple[str, str
         yield "damaged", REMEDIES["torn"], _BAD
     for name, count in sorted(setup.counted.items()):
         if name in WARNINGS:
-            yield "counted", f"{number(count)} {name}: {WARNINGS[name]}", _WAITING
+            style = _BAD if name in _LOST else _WAITING
+            yield "counted", f"{number(count)} {name}: {WARNINGS[name]}", style
             yield "counted", f"  to do: {REMEDIES[name]}", ""
     measures = [
         f"{number(count)} {name}" for name, count in sorted(setup.counted.items()) if name not in WARNINGS

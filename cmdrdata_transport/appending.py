@@ -29,14 +29,14 @@ def append(fd: int, data: bytes, path: Path) -> None:
     size = found.st_size
     if size and os.pread(fd, 1, size - 1) != b"\n":
         data = b"\n" + data  # somebody died in the middle of a line
+    if not size:
+        keep_name(path)  # now: when that fails nothing has been written
     try:
         _write(fd, data)
     except OSError:
         os.ftruncate(fd, size)
         raise
     os.fsync(fd)
-    if not size:
-        keep_name(path)
 
 
 def keep_only(path: Path, pieces: Iterable[bytes]) -> None:

@@ -82,15 +82,15 @@ _EVENT = b',"event":'
 
 
 @contextlib.contextmanager
-def letter_box(path: Path, *, wait: bool = True) -> Generator[int]:
-    """The dead-letter file at `path`, to append to, for us alone, made if need be.
+def letter_box(path: Path, *, wait: bool = True, make: bool = True) -> Generator[int]:
+    """The dead-letter file at `path`, to append to, for us alone; made if need be, unless we only read it.
 
     Raises:
         OSError: it cannot be opened, or, unless we `wait`, somebody else has it.
     """
     make_private(path.parent)
     while True:
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        fd = os.open(path, os.O_RDWR | (os.O_CREAT if make else 0) | os.O_APPEND | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
             if not _is_still(fd, path):

@@ -185,7 +185,8 @@ def _dead_letters(
         return trace is not None and trace.search(line.replace(b"\\", b"")) is not None
 
     for path in sorted((home / "dead").glob("*.jsonl")):
-        with path.open("rb") as file:
+        number = 0
+        with contextlib.suppress(FileNotFoundError), path.open("rb") as file:  # a replay has ended meanwhile
             number = sum(map(is_wanted, file))
         yield Place(
             where=str(path),
@@ -207,7 +208,7 @@ def _rewrite(path: Path, unwanted: Callable[[bytes], bool]) -> int:
             else:
                 yield letter
 
-    with letter_box(path), path.open("rb") as letters:
+    with contextlib.suppress(FileNotFoundError), letter_box(path, make=False), path.open("rb") as letters:
         keep_only(path, wanted(letters))
     return removed
 

@@ -183,9 +183,11 @@ def _taken_out(path: Path) -> Generator[Path]:
     begun = path.name.endswith(_HALFWAY)
     with contextlib.ExitStack() as held:
         try:
-            held.enter_context(letter_box(path, wait=not begun))
+            held.enter_context(letter_box(path, wait=not begun, make=False))
         except BlockingIOError:
             raise TrackingError(f"another process is sending {path} again") from None
+        except FileNotFoundError:
+            raise TrackingError(f"another process has sent {path} again") from None
         halfway = path
         if not begun:
             halfway = path.with_name(path.name.removesuffix(".jsonl") + _HALFWAY)

@@ -14,7 +14,6 @@ from cmdrdata_transport.doctor import examine
 from cmdrdata_transport.ledger import Ledger
 from cmdrdata_transport.sinks.damage import aside_from
 
-
 NO_TEXT = "n\udcf6tes"
 """A name in another encoding than this system's."""
 

@@ -7,6 +7,7 @@ import signal
 import threading
 from collections import Counter
 from contextlib import closing
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,7 @@ from cmdrdata_transport.dead_letters import dead_letters, letter_box, write_dead
 from cmdrdata_transport.demo.loopback import Answer, Call, Loopback
 from cmdrdata_transport.errors import TrackingError
 from cmdrdata_transport.event import decode
+from cmdrdata_transport.housekeeping import old
 from cmdrdata_transport.ledger import Ledger
 from cmdrdata_transport.replaying import letters, resend
 from cmdrdata_transport.segments import backlog
@@ -213,6 +215,19 @@ def test_two_do_not_send_the_same_again(tmp_path: Path) -> None:
     (found,) = letters(tmp_path)
     with letter_box(halfway), pytest.raises(TrackingError, match="another process"):
         resend(tmp_path, found)
+
+
+def test_what_has_been_sent_meanwhile_leaves_no_file(tmp_path: Path) -> None:
+    """Neither for whoever had it listed to send it, nor for whoever had to prune it: others would use that."""
+    refuse(tmp_path, LEDGER, 1)
+    (found,) = letters(tmp_path)
+    places = old(tmp_path, [], datetime(2027, 1, 1, tzinfo=UTC))
+    assert sum(each.number for each in places) == 1
+    assert resend(tmp_path, found) == 1
+    with pytest.raises(TrackingError, match="another process has sent"):
+        resend(tmp_path, found)
+    assert sum(each.remove() for each in places) == 0
+    assert list((tmp_path / "dead").iterdir()) == []
     assert resend(tmp_path, found) == 1
 
 

@@ -113,6 +113,17 @@ def test_no_event_is_to_blame_for_the_table(
     assert "event-2" in rows()
 
 
+@pytest.mark.parametrize("rule", ["ALTER COLUMN model SET NOT NULL", "ADD CHECK (model IS NOT NULL)"])
+def test_a_rule_of_the_table_refuses_who_breaks_it(outlet: Outlet, rows: Rows, rule: str) -> None:
+    """Of fields that events have some lack one: they are refused, and the others go on."""
+    outlet.send([line_of(1)])
+    rows(f"ALTER TABLE usage_events {rule}")
+    with pytest.raises(Rejected, match="Violation"):
+        outlet.send([line_of(2, model=None)])
+    outlet.send([line_of(3)])
+    assert rows() == ["event-1", "event-3"]
+
+
 @pytest.mark.parametrize(
     ("unit", "stated", "found"),
     [

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import SplitResult
 
 from cmdrdata_transport.errors import Rejected, Unavailable
+from cmdrdata_transport.sinks.postgresql.rows import FIELDS
 from cmdrdata_transport.sinks.postgresql.schema import PATIENCE_SECONDS, is_current, migrate
 from cmdrdata_transport.sinks.postgresql.target import (
     Target,
@@ -63,10 +64,9 @@ class PostgresOutlet:
             writer = self._connected(patience)
             with limited(writer.connection, patience):
                 writer.write(lines, patience)
-        except psycopg.errors.NotNullViolation as error:
-            # What we fill is never empty: it is a column that somebody has added, and no event's fault.
-            raise refusal_of(error) from None
         except (psycopg.DataError, psycopg.IntegrityError, psycopg.errors.ProgramLimitExceeded) as error:
+            if isinstance(error, psycopg.errors.NotNullViolation) and error.diag.column_name not in FIELDS:
+                raise refusal_of(error) from None  # a column that somebody has added is no event's to fill
             # Its message may quote the event: the kind must do.
             raise Rejected(f"it cannot be stored: {type(error).__name__}") from None
         except psycopg.Error as error:

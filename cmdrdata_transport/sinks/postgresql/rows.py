@@ -26,7 +26,8 @@ from cmdrdata_transport.sinks.columns import NUMBERS, TEXTS, event_in, moment_of
 
 _FRACTIONS = ("request_duration_ms", "time_to_first_byte_ms", *sorted(FRACTIONAL_UNITS))
 _WHOLE = tuple(name for name in NUMBERS if name not in _FRACTIONS)
-_FIELDS = ("event_id", "at", *_WHOLE, *(name for name in TEXTS if name != "timestamp"), *_FRACTIONS)
+FIELDS = ("event_id", "at", *_WHOLE, *(name for name in TEXTS if name != "timestamp"), *_FRACTIONS)
+"""The columns that an event may fill, beside the one that has all of it."""
 
 _NESTED = ("metadata", "details", "raw_usage")
 
@@ -74,7 +75,7 @@ def fields_of(tellings: Iterable[Telling]) -> set[str]:
 
 def columns_of(fields: AbstractSet[str]) -> tuple[str, ...]:
     """The columns for these fields, less than half of all as a rule: the others cost nothing then."""
-    return (*(name for name in _FIELDS if name in fields), "event")
+    return (*(name for name in FIELDS if name in fields), "event")
 
 
 def rows_of(tellings: Sequence[Telling], columns: Sequence[str]) -> bytes:

@@ -215,10 +215,11 @@ def test_two_do_not_send_the_same_again(tmp_path: Path) -> None:
     (found,) = letters(tmp_path)
     with letter_box(halfway), pytest.raises(TrackingError, match="another process"):
         resend(tmp_path, found)
+    assert resend(tmp_path, found) == 1
 
 
 def test_what_has_been_sent_meanwhile_leaves_no_file(tmp_path: Path) -> None:
-    """Neither for whoever had it listed to send it, nor for whoever had to prune it: others would use that."""
+    """Neither for who had it listed to send it, nor for who had to prune it: others would use that."""
     refuse(tmp_path, LEDGER, 1)
     (found,) = letters(tmp_path)
     places = old(tmp_path, [], datetime(2027, 1, 1, tzinfo=UTC))
@@ -228,7 +229,6 @@ def test_what_has_been_sent_meanwhile_leaves_no_file(tmp_path: Path) -> None:
         resend(tmp_path, found)
     assert sum(each.remove() for each in places) == 0
     assert list((tmp_path / "dead").iterdir()) == []
-    assert resend(tmp_path, found) == 1
 
 
 def test_a_new_sink_gets_what_a_ledger_has(tmp_path: Path) -> None:

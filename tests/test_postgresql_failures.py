@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import socket
+import struct
 import threading
 from contextlib import closing
 from pathlib import Path
@@ -52,6 +54,46 @@ def test_one_of_several_hosts_will_do(postgres_server: Server, database: str, ro
     assert rows() == ["event-1"]
     with Ledger.open(url) as ledger:
         assert ledger.report([])[0]["events"] == 1
+
+
+@pytest.mark.parametrize(
+    ("says", "unauthorized"),
+    [
+        ("query_wait_timeout", False),
+        ("no more connections allowed (max_client_conn)", False),
+        ("server login has been failing, try again later (server_login_retry)", False),
+        ("Timed-out waiting to acquire database connection", False),
+        ("the database system is not yet accepting connections", False),
+        ("no such user: ann", True),
+        ("unsupported startup parameter: options", True),
+    ],
+)
+def test_a_pooler_lets_nobody_in_while_its_server_is_away(says: str, *, unauthorized: bool) -> None:
+    """That is no wrong password, and is not counted as one."""
+    fields = b"".join(
+        b"%c%b\0" % each for each in ((b"S", b"FATAL"), (b"C", b"08P01"), (b"M", says.encode()))
+    )
+
+    def answer() -> None:
+        connection, _ = pooler.accept()
+        with connection:
+            while connection.recv(4096)[4:8] in TO_ENCRYPT:
+                connection.sendall(b"N")
+            connection.sendall(b"E" + struct.pack("!i", len(fields) + 5) + fields + b"\0")
+
+    with socket.create_server(("127.0.0.1", 0)) as pooler:
+        pooler.settimeout(50)
+        thread = threading.Thread(target=answer)
+        thread.start()
+        outlet = opened(f"postgresql://ann@127.0.0.1:{pooler.getsockname()[1]}/usage")
+        with pytest.raises(Unavailable, match=re.escape(says)) as told:
+            outlet.send([line_of(1)])
+        thread.join()
+    assert isinstance(told.value, Unauthorized) is unauthorized
+
+
+TO_ENCRYPT = (struct.pack("!i", 80877103), struct.pack("!i", 80877104))
+"""What a client asks at first: for TLS, or for Kerberos."""
 
 
 def test_a_server_that_falls_silent_is_given_up(postgres_server: Server, database: str, rows: Rows) -> None:

@@ -56,9 +56,10 @@ _EXAMPLE = "postgresql://user@host/database"
 
 _FOR_NOW = (
     *("the database system is", "too many", "remaining connection slots", "terminating connection"),
-    "cannot connect now",
+    *("cannot connect now", "no more connections", "max client", "from the pool", "has been failing"),
+    *("timeout", "timed out", "timed-out"),
 )
-"""What a server says that is there, and lets nobody in for the moment."""
+"""What a server says that is there, and lets nobody in for the moment; or a pooler, whose server is away."""
 
 RIGHTS = "see Rights in docs/postgresql.md"
 
@@ -148,7 +149,7 @@ def refusal_of(error: psycopg.Error) -> Unavailable:
         words = " ".join(dict.fromkeys(" ".join(line.split()) for line in told.splitlines()))[:300]
         # Libpq tells these apart in words only: the server has spoken, so it is there.
         spoken = "FATAL: " in words or "authentication" in words
-        refused = spoken and not any(each in words for each in _FOR_NOW)
+        refused = spoken and not any(each in words.lower() for each in _FOR_NOW)
         return (NotAllowed if refused else Unavailable)(words)
     words = error.diag.message_primary or type(error).__name__
     if state == "42501":

@@ -67,6 +67,7 @@ def test_a_receiver_has_an_identity_without_secrets(tmp_path: Path, spec: str, i
     [
         ("otlp+https:///v1", {}, r"otlp\+https://collector:4318"),
         ("otlp+http://collector:4318", {}, "insecure=1"),
+        ("otlp+https://collector/in/v1/logs", {}, "without /v1/logs"),
         ("otlp+https://collector?retries=3", {}, r"no \?retries="),
         ("otlp+https://collector?compression=zstd", {}, "gzip or none"),
         ("otlp+https://collector", {"OTEL_EXPORTER_OTLP_LOGS_COMPRESSION": "zstd"}, "gzip or none"),

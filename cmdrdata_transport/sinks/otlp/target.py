@@ -26,6 +26,9 @@ SIGNALS = ("logs", "metrics")
 
 OPTIONS = ("signals", "customer", "compression", *TLS_FILES, "timeout", "insecure")
 
+_ADDED = ("/v1/logs", "/v1/metrics", "/v1/traces")
+"""What exporters add to an address, and some receivers name as a part of theirs."""
+
 _VARIABLES = {
     "ca": "OTEL_EXPORTER_OTLP_CERTIFICATE",
     "cert": "OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE",
@@ -61,6 +64,10 @@ def target_of(url: SplitResult, environ: Mapping[str, str]) -> Target:
     where = f"{url.scheme}://{authority}{path}"
     if not host:
         raise TrackingSetupError(f"{where} has no host: write otlp+https://collector:4318")
+    if ending := next((each for each in _ADDED if path.endswith(each)), None):
+        raise TrackingSetupError(
+            f"{where}: write it without {ending}: each signal has its own such path, which is added"
+        )
     options = options_of(url, OPTIONS, where)
     trusted = scheme == "https" or is_loopback(host)
     if not trusted and options.get("insecure") != "1":

@@ -92,7 +92,7 @@ def test_a_row_is_the_same_whatever_stands_beside_it(events: list[tuple[Any, ...
         (b"nonsense", "JSON"),
         (line_of(1, format="cmdrdata.usage/2"), "format"),
         (line_of(1, event_id="x" * 513), "event_id"),
-        (line_of(1, event_id="a\nb"), "event_id"),
+        (line_of(1).replace(b"event-1", b"\\ud800"), "event_id"),
         (line_of(1, timestamp="yesterday"), "timestamp"),
         (line_of(1, timestamp="0001-01-01T00:00:00+05:00"), "timestamp"),
         (line_of(1, model={"name": "gpt"}), "cannot be stored: model"),
@@ -126,6 +126,18 @@ def test_any_text_is_stored(outlet: Outlet, database_url: str) -> None:
     assert [event.model for event in told] == [*texts, "a\ufffdb"]
     assert told[-1].usage.raw_usage == {"\ufffd": ["\\u0000", "\ufffd"]}
     assert groups == {*texts, "a\ufffdb"}
+
+
+def test_any_text_may_be_an_id(outlet: Outlet, rows: Rows) -> None:
+    """A user's own: it is known again, alone and beside others."""
+    texts = ["a\nb", 'c"d', "e\\f", "{g,h}", "\x7f\u200b\u2028", " ", "NULL", "\t\x1f", "fünf"]
+    lines = [line_of(number, event_id=text) for number, text in enumerate(texts)]
+    outlet.send(lines)
+    outlet.send([*lines, line_of(99)])
+    for line in lines:
+        outlet.send([line])
+    assert rows() == [*texts, "event-99"]
+    assert sorted(rows("SELECT event_id FROM usage_event_ids")) == sorted([*texts, "event-99"])
 
 
 def test_numbers_are_stored_as_what_they_are(outlet: Outlet, rows: Rows) -> None:

@@ -11,6 +11,7 @@ stands in its place.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from datetime import datetime
@@ -33,6 +34,8 @@ _NESTED = ("metadata", "details", "raw_usage")
 
 LONGEST_ID = 512
 """Ours have 36 characters; an index takes no more than some two thousand."""
+
+_HALF = re.compile("[\ud800-\udfff]")
 
 _LONGEST_COST = 40
 """Digits before or behind the point, beyond which a number is no bill."""
@@ -57,8 +60,8 @@ def telling_in(line: bytes) -> Telling:
         event = storable(event)
         line = encode(event)
     event_id: str = event["event_id"]
-    if len(event_id) > LONGEST_ID or not event_id.isprintable():
-        raise Rejected(f"event_id has more than {LONGEST_ID} characters, or some that cannot be printed")
+    if len(event_id) > LONGEST_ID or not (event_id.isascii() or _HALF.search(event_id) is None):
+        raise Rejected(f"event_id has more than {LONGEST_ID} characters, or half of a surrogate pair")
     # They are in the line; a thousand of them alive would keep the garbage collector busy.
     for name in _NESTED:
         event.pop(name, None)
@@ -90,8 +93,11 @@ def rows_of(tellings: Sequence[Telling], columns: Sequence[str]) -> bytes:
 
 
 def array_of(values: Sequence[str | datetime]) -> str:
-    """An array as a value of a statement: JSON's but for the brackets, where all can be printed."""
-    return f"{{{orjson.dumps(values)[1:-1].decode()}}}"
+    """An array as a value of a statement: JSON's but for the brackets, and for what a backslash means."""
+    told = orjson.dumps(values)[1:-1].decode()
+    if "\\" in told:
+        told = ",".join('"' + str(each).replace("\\", r"\\").replace('"', r"\"") + '"' for each in values)
+    return f"{{{told}}}"
 
 
 def storable(value: Any) -> Any:

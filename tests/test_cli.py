@@ -13,6 +13,7 @@ import sys
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -357,7 +358,9 @@ def test_drain_delivers_what_dead_processes_left(home: Path) -> None:
 
 
 @pytest.mark.parametrize("width", [60, 80, 120])
-@pytest.mark.parametrize(("make", "says"), [(bars, "12000/34000"), (counts, "12,000 delivered")])
+@pytest.mark.parametrize(
+    ("make", "says"), [(bars, "12000/34000"), (partial(counts, done="delivered"), "12,000 delivered")]
+)
 def test_what_moves_is_seen_beside_any_name(
     width: int, make: Callable[[Console], Progress], says: str
 ) -> None:
@@ -438,6 +441,7 @@ def test_help_and_version() -> None:
         "demo",
         "report",
         "tail",
+        "export",
         "doctor",
         "drain",
         "replay",

@@ -45,6 +45,13 @@ class Format(StrEnum):
     CSV = "csv"
 
 
+class ExportFormat(StrEnum):
+    """How events are written."""
+
+    JSONL = "jsonl"
+    CSV = "csv"
+
+
 class StatsFormat(StrEnum):
     """How stats are written."""
 
@@ -215,6 +222,42 @@ def tail(
             follow=not once,
             as_json=as_json,
         )
+
+
+@app.command()
+def export(
+    *,
+    since: Since = None,
+    until: Until = None,
+    form: Annotated[
+        ExportFormat,
+        typer.Option("--format", help="The published events, or a column for each field of theirs."),
+    ] = ExportFormat.JSONL,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Write to this file, whole or not at all.")
+    ] = None,
+    ledger: LedgerUrl = None,
+    home: Home = None,
+) -> None:
+    """Write the ledger's events one by one, as JSON lines or CSV.
+
+    Delivers first what processes that have ended left behind, and says what is still on its way. Ends with 1
+    where some of the ledger cannot be read.
+    """
+    from cmdrdata_transport.cli import export as command  # noqa: PLC0415 - one command, one module
+
+    start, end = _moments(since, until)
+    with _errors_in_one_line():
+        tracker = Tracker(home=home)
+        at = home_of(tracker, to_write=False)
+        where = ledger or reading.ledger_of(tracker)
+        err = console(stderr=True)
+        reading.adopt(err, at, where)
+        if ledger is None and not reading.is_there(err, at, where):
+            return
+        with reading.opened(where, at) as opened:
+            good = command.export(console(), err, opened, form.value, output, since=start, until=end)
+    _end(good=good)
 
 
 @app.command()

@@ -1,4 +1,4 @@
-"""Bars that show how far something is, one for each sink; nothing where there is no terminal."""
+"""Bars that show how far something is; nothing where there is no terminal."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ def bars(err: Console) -> Progress:
     return _progress(err, BarColumn(bar_width=16), MofNCompleteColumn())
 
 
-def counts(err: Console) -> Progress:
-    """How many so far, where nobody knows of how many."""
-    return _progress(err, TextColumn("{task.completed:,.0f} delivered"))
+def counts(err: Console, done: str) -> Progress:
+    """How many so far are what is `done` to them, where nobody knows of how many."""
+    return _progress(err, TextColumn(f"{{task.completed:,.0f}} {done}"))
 
 
 def _progress(err: Console, *columns: ProgressColumn) -> Progress:

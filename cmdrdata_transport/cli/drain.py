@@ -76,7 +76,7 @@ def _progress(err: Console, totals: dict[str, int] | None = None) -> Generator[C
         yield lines.tell
         lines.end()
         return
-    with bars(err) if totals is not None else counts(err) as shown:
+    with bars(err) if totals is not None else counts(err, "delivered") as shown:
         tasks = {sink: shown.add_task(printable(sink), total=total) for sink, total in (totals or {}).items()}
 
         def tell(sink: str, delivered: int) -> None:

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
-from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from cmdrdata_transport.cli.output import writing
 from cmdrdata_transport.cli.view import duration, number, printable, table_of
 from cmdrdata_transport.counters import WARNINGS
-from cmdrdata_transport.errors import TrackingSetupError
 from cmdrdata_transport.metrics import Metrics, openmetrics
 
 if TYPE_CHECKING:
@@ -44,17 +42,8 @@ def write(file: Path, text: str) -> None:
 
     Raises `TrackingSetupError` where it cannot be written.
     """
-    if not file.name:
-        raise TrackingSetupError(f"--output {file} names no file")
-    half = file.with_name(f".{file.name}.{os.getpid()}")
-    try:
-        half.write_text(text, "utf-8")
-        half.replace(file)
-    except OSError as error:
-        raise TrackingSetupError(f"{file} cannot be written: {error.strerror}") from None
-    finally:
-        with suppress(OSError):
-            half.unlink()
+    with writing(file) as half:
+        half.write(text)
 
 
 def _as_json(metrics: Metrics) -> str:

@@ -136,14 +136,15 @@ def parse(data: bytes, *, final: bool) -> Records:
     for number, piece in enumerate(pieces):
         start, end = position, position + len(piece)
         position = end + 1
-        found = _record_in(piece)
+        whole = _is_record(piece)
+        if not whole and piece and not final and number == len(pieces) - 1:
+            break
+        found = piece if whole else _before_zeros(piece)
         if found is not None:
             lines.append(found[_BEFORE_LINE:])
             ends.append(start + len(found))
             if len(found) < len(piece):
                 torn.append((ends[-1], end))
-        elif number == len(pieces) - 1 and piece and not final:
-            break
         elif piece and torn and torn[-1][1] == start - 1:
             torn[-1] = (torn[-1][0], end)
         elif piece:
@@ -152,13 +153,11 @@ def parse(data: bytes, *, final: bool) -> Records:
     return Records(lines=lines, ends=ends, torn=torn, used=used)
 
 
-def _record_in(piece: bytes) -> bytes | None:
-    """The record that a piece is, or begins with; None where there is none.
+def _before_zeros(piece: bytes) -> bytes | None:
+    """The record that a piece begins with; None where there is none.
 
     A file may be longer than what its disk has of it, if the power failed: there are zeros from there on.
     """
-    if _is_record(piece):
-        return piece
     begin = piece.partition(b"\0")[0]
     return begin if _is_record(begin) else None
 

@@ -181,11 +181,14 @@ def encode(event: Mapping[str, Any]) -> bytes:
 
 
 def decode(line: bytes) -> Any:
-    """What `encode` wrote; `ValueError` for anything that is not JSON."""
+    """What `encode` wrote, whole numbers beyond 64 bits as floats; `ValueError` for what is not JSON."""
     try:
         return orjson.loads(line)
     except orjson.JSONDecodeError:
-        return json.loads(line)
+        try:
+            return json.loads(line)
+        except RecursionError:
+            raise ValueError("JSON that is nested deeper than can be read") from None
 
 
 def _storable(value: Any) -> Any:

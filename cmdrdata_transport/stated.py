@@ -21,6 +21,9 @@ from cmdrdata_transport.wire.json import parse
 
 Counts = Mapping[str, int | float]
 
+LONGEST_ID = 500
+"""Characters of an event's id: databases have an index of it, and parts of an answer a number behind it."""
+
 _BESIDE_COUNTS = ("provider_cost", "details", "raw_usage")
 
 
@@ -37,10 +40,12 @@ def stated_event(
     """One event, as a line of JSON. `facts` are further fields of the event; None leaves one out.
 
     Raises:
-        TrackingSetupError: a unit that there is not, a count that is none, or a fact that is no text.
+        TrackingSetupError: a unit that there is not, a count that is none, a fact that is no text, an id that
+            is too long.
     """
     counts = _checked(usage)
-    for name, value in {"provider": provider, "event_id": event_id, **facts}.items():
+    _check_id(event_id)
+    for name, value in {"provider": provider, **facts}.items():
         if not isinstance(value, str) and (value is not None or name == "provider"):
             raise TrackingSetupError(f"{name}= takes a str, not {type(value).__name__}")
     event = _shared(who, library_version, service, provider) | {
@@ -70,8 +75,10 @@ def answered_events(
     """The events of a provider's answer: its JSON, or the object parsed from it. `model` was asked for.
 
     Raises:
-        TrackingSetupError: the answer is no JSON, or states no usage that the provider's table knows.
+        TrackingSetupError: the answer is no JSON, or states no usage that the provider's table knows; or the
+            id is too long.
     """
+    _check_id(event_id)
     document = _document(body)
     shape, answer = _read(table, document)
     lines: list[bytes] = []
@@ -177,6 +184,15 @@ def _read(table: Provider, document: dict[str, Any]) -> tuple[Shape, Answer]:
         f"this answer states no usage that the table of {table.id!r} knows; give the whole JSON answer, or "
         "state the counts: tracker.record(provider=…, model=…, usage={…})"
     )
+
+
+def _check_id(event_id: object) -> None:
+    if not isinstance(event_id, str | None):
+        raise TrackingSetupError(f"event_id= takes a str, not {type(event_id).__name__}")
+    if event_id is not None and len(event_id) > LONGEST_ID:
+        raise TrackingSetupError(
+            f"event_id has {len(event_id)} characters, and at most {LONGEST_ID} fit: pass a shorter one"
+        )
 
 
 def _checked(usage: Any) -> dict[str, int | float]:

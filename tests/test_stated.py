@@ -240,6 +240,14 @@ def test_an_id_of_the_callers_is_the_events(tracker: Tracker) -> None:
     assert [event.event_id for event in events] == ["job-7", "job-8"]
 
 
+@pytest.mark.parametrize("event_id", [5, "x" * 501], ids=["a number", "too long"])
+def test_an_answer_takes_no_other_id(tracker: Tracker, event_id: Any) -> None:
+    """No database would have it: that is said at once, and nothing is recorded."""
+    with capture_usage() as events, pytest.raises(TrackingSetupError, match="event_id"):
+        tracker.record_response("anthropic", MESSAGE, event_id=event_id)
+    assert events == []
+
+
 def test_nothing_is_recorded_where_tracking_is_off(tracker: Tracker) -> None:
     """`no_tracking()` holds for what is recorded by hand, too."""
     with no_tracking():
@@ -257,6 +265,7 @@ def test_nothing_is_recorded_where_tracking_is_off(tracker: Tracker) -> None:
         ({"usage": {}, "provider": None}, "provider= takes a str"),
         ({"usage": {}, "model": 5}, "model= takes a str"),
         ({"usage": {}, "event_id": 5}, "event_id= takes a str"),
+        ({"usage": {}, "event_id": "x" * 501}, "event_id has 501 characters, and at most 500 fit"),
     ],
     ids=str,
 )

@@ -26,7 +26,7 @@ COUNTS = st.dictionaries(st.sampled_from(UNITS), st.integers(0, 10**12), max_siz
 def test_an_event_is_the_same_there_and_back(
     counts: dict[str, int], metadata: dict[str, Any], raw: Any, customer: str | None
 ) -> None:
-    """Every count and text, and any whole number of 64 bits; what is not known is absent, and zero is zero."""
+    """Every count and text, whole numbers of 64 bits; what is not known is absent, and zero is zero."""
     event = UsageEvent(
         event_id="event-1",
         timestamp="2026-11-21T12:00:00.250000Z",

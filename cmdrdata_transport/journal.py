@@ -1,6 +1,6 @@
 """The journal: each event is in a file before the application sees the end of its answer.
 
-Knows how to append one line to this process's own segment (`segments.py` has the format), how to start
+Knows how to append one line to this process's own segment (`segments` has the format), how to start
 a segment, and what to do when no file takes it. `append` is called where an answer ends: in any
 thread, in an event loop, in a finaliser that garbage collection runs in the middle of anything, at
 interpreter exit. So it takes no lock, logs nothing, never raises and does one `write`.

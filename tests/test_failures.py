@@ -317,7 +317,7 @@ def test_a_clock_that_jumps_loses_and_doubles_nothing(
 ) -> None:
     """Events have the time that the clock said, and ids of their own; none waits for a clock to come back."""
     now = [0.0]
-    for module in ("stated", "journal", "segments", "tallies", "seen", "jobs"):
+    for module in ("stated", "journal", "segments.clearing", "tallies", "seen", "jobs"):
         monkeypatch.setattr(f"cmdrdata_transport.{module}.time", lambda: time.time() + now[0])
     monkeypatch.setattr(journal, "time_ns", lambda: int((time.time() + now[0]) * 1e9))
     receiver = Receiver("other", raises=[OSError()] * 3)

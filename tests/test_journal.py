@@ -17,7 +17,6 @@ from hypothesis import strategies as st
 from journals import SINK, ids_in, ignore, journal_at, line_of, once, read_all, run
 
 from cmdrdata_transport import journal as journal_module
-from cmdrdata_transport import segments as segments_module
 from cmdrdata_transport.counters import Counters
 from cmdrdata_transport.home import find_home, private_home
 from cmdrdata_transport.journal import Journal
@@ -28,11 +27,13 @@ from cmdrdata_transport.segments import (
     Refusal,
     backlog,
     claim,
+    claims,
     clear_litter,
     mark_of,
     marked,
     parse,
     record,
+    records,
     remove_if_delivered,
     segments,
 )
@@ -504,7 +505,7 @@ def left(tmp_path: Path) -> Path:
     return segment
 
 
-def claimed(segment: Path, sink: str = SINK, count: segments_module.Count = ignore) -> Claim:
+def claimed(segment: Path, sink: str = SINK, count: claims.Count = ignore) -> Claim:
     """A claim that has to succeed."""
     made = claim(segment, sink, count=count)
     assert isinstance(made, Claim)
@@ -622,7 +623,7 @@ def test_a_record_larger_than_what_is_read_at_once_is_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Reading in pieces of any size gives the same events."""
-    monkeypatch.setattr(segments_module, "READ_BYTES", 64)
+    monkeypatch.setattr(records, "READ_BYTES", 64)
     journal, _ = journal_at(tmp_path)
     for number in range(3):
         journal.append(line_of(number, metadata={"note": "x" * 1000}))

@@ -50,15 +50,18 @@ class Host:
     trackers: list[Tracker] = field(default_factory=list[Tracker])
 
     def process(self, **options: Any) -> Tracker:
-        """A process of its own, as far as this library can tell."""
+        """A process of its own, as far as this library can tell, that begins when the others have delivered.
+
+        Each delivers when it likes, and what the ledger is told first counts.
+        """
+        self._flush()
         tracker = Tracker(["sqlite:///usage.db"], home=self.home, **options)
         self.trackers.append(tracker)
         return tracker
 
     def ledger(self) -> list[UsageEvent]:
-        """What has been recorded, by all of them, in the order of the calls: each delivers when it likes."""
-        for tracker in self.trackers:
-            assert tracker.flush(50)
+        """What has been recorded, by all of them, in the order of the calls."""
+        self._flush()
         if not (self.home / "usage.db").exists():
             return []  # it is made for the first event
         with Ledger.open("sqlite:///usage.db", home=self.home) as ledger:
@@ -66,11 +69,14 @@ class Host:
 
     def report(self) -> dict[str, Any]:
         """The sums of all of it."""
-        for tracker in self.trackers:
-            assert tracker.flush(50)
+        self._flush()
         with Ledger.open("sqlite:///usage.db", home=self.home) as ledger:
             (row,) = ledger.report(by=())
             return row
+
+    def _flush(self) -> None:
+        for tracker in self.trackers:
+            assert tracker.flush(50)
 
 
 @contextmanager

@@ -12,6 +12,8 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+from collections.abc import Generator
+from pathlib import Path
 from time import monotonic, sleep
 
 
@@ -44,6 +46,22 @@ def lock(fd: int, how: int, patience: float) -> None:
 
 
 _BETWEEN_SECONDS = 0.01
+
+
+@contextlib.contextmanager
+def locked(directory: Path, how: int, patience: float) -> Generator[None]:
+    """While this lasts we have a lock on a directory (`fcntl.LOCK_EX` or `LOCK_SH`).
+
+    Raises:
+        OSError: it cannot be opened, or as `lock` says.
+    """
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        lock(fd, how, patience)
+        yield
+    finally:
+        release(fd)
+        os.close(fd)
 
 
 def release(fd: int) -> None:

@@ -39,7 +39,7 @@ from cmdrdata_transport.errors import TrackingError, Unavailable
 from cmdrdata_transport.home import backlog_of, journals, obstacle
 from cmdrdata_transport.jobs import Jobs
 from cmdrdata_transport.ledger import READABLE, Ledger, NotBegun
-from cmdrdata_transport.metrics import began
+from cmdrdata_transport.metrics import lag_seconds
 from cmdrdata_transport.options import DEFAULT_API
 from cmdrdata_transport.providers.unmetered import UNMETERED, Unmetered
 from cmdrdata_transport.remedies import of_damaged_ledger
@@ -227,7 +227,7 @@ def examine(home: Path | None = None) -> Setup:
         sinks=tracker.sinks,
         recorded=recorded,
         pending=pending,
-        lag_seconds=_lag_seconds(pending),
+        lag_seconds=lag_seconds(pending, time()),
         dead=tuple(each for directory in directories for each in letters(directory.parent)),
         torn=tuple(torn_pieces(tracker.home)),
         counted=totals(each for each in tallies(tracker.home) if each.updated > time() - MONTH_SECONDS),
@@ -247,14 +247,6 @@ def _sent_nowhere(environ: Mapping[str, str]) -> Generator[str]:
         yield "CMDRDATA_URL is set, and nothing goes there: set CMDRDATA_API_KEY, or put it in CMDRDATA_SINKS"
     elif environ.get("CMDRDATA_API_KEY"):
         yield f"CMDRDATA_API_KEY is set, and no sink takes it: list {DEFAULT_API} in CMDRDATA_SINKS, too"
-
-
-def _lag_seconds(pending: Sequence[Backlog]) -> dict[str, float]:
-    now = time()
-    lag: dict[str, float] = {}
-    for each in pending:
-        lag[each.sink] = max(lag.get(each.sink, 0.0), now - began(each))
-    return lag
 
 
 def _no_room(home: Path) -> Generator[str]:

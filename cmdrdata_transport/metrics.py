@@ -110,11 +110,11 @@ def _rate(tally: Tally) -> float:
 
 def _waiting(home: Path, sinks: Iterable[str], now: float) -> list[Waiting]:
     events, size, refused = Counter[str](), Counter[str](), Counter[str]()
-    lag: dict[str, float] = {}
-    for each in backlog_of(home):
+    waiting = backlog_of(home)
+    lag = lag_seconds(waiting, now)
+    for each in waiting:
         events[each.sink] += each.events
         size[each.sink] += each.size
-        lag[each.sink] = max(lag.get(each.sink, 0.0), now - began(each))
     for letter in letters(home):
         refused[letter.sink] += letter.number
     return [
@@ -122,14 +122,22 @@ def _waiting(home: Path, sinks: Iterable[str], now: float) -> list[Waiting]:
             sink=sink,
             events=events[sink],
             size=size[sink],
-            lag_seconds=max(0.0, lag.get(sink, 0.0)),
+            lag_seconds=lag.get(sink, 0.0),
             dead_letters=refused[sink],
         )
         for sink in sorted({*sinks, *events, *refused})
     ]
 
 
-def began(waiting: Backlog) -> float:
+def lag_seconds(waiting: Iterable[Backlog], now: float) -> dict[str, float]:
+    """How old the oldest of what waits for each sink is. `now` is in seconds since 1970."""
+    lag: dict[str, float] = {}
+    for each in waiting:
+        lag[each.sink] = max(lag.get(each.sink, 0.0), now - _began(each))
+    return lag
+
+
+def _began(waiting: Backlog) -> float:
     """When the call was made that the oldest of these tells of, in seconds since 1970."""
     with suppress(ValueError, AttributeError, Rejected):
         return moment_of(decode(waiting.oldest).get("timestamp")).timestamp()

@@ -26,6 +26,7 @@ from cmdrdata_transport.event import FORMAT, decode
 from cmdrdata_transport.home import journals
 from cmdrdata_transport.replaying import Again, in_portions
 from cmdrdata_transport.segments import Header, parse
+from cmdrdata_transport.segments.files import reading
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,7 +73,7 @@ def salvage(home: Path, torn: Torn, sinks: Sequence[str]) -> int:
 def _read(path: Path) -> Torn:
     events = 0
     sinks: tuple[str, ...] = ()
-    with contextlib.suppress(OSError), _open(path) as fd:
+    with contextlib.suppress(OSError), reading(path) as fd:
         for _, line in _lines(fd):
             if _is_event(line):
                 events += 1
@@ -109,18 +110,9 @@ def _rest(fd: int) -> Iterator[bytes]:
 
 
 @contextmanager
-def _open(path: Path) -> Generator[int]:
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-    try:
-        yield fd
-    finally:
-        os.close(fd)
-
-
-@contextmanager
 def _alone(path: Path) -> Generator[int]:
     """The piece, for us alone."""
-    with _open(path) as fd:
+    with reading(path) as fd:
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

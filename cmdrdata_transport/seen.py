@@ -18,7 +18,7 @@ import os
 import re
 import sqlite3
 import threading
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from pathlib import Path
 from time import time
@@ -26,7 +26,7 @@ from zlib import crc32
 
 from cmdrdata_transport import forks
 from cmdrdata_transport.databases import make_private_file
-from cmdrdata_transport.descriptors import lock, release
+from cmdrdata_transport.descriptors import locked
 from cmdrdata_transport.event import decode
 from cmdrdata_transport.greenlets import apart
 from cmdrdata_transport.identity import is_derived
@@ -99,22 +99,15 @@ class Seen:
 
     def _put_beside(self) -> None:
         beside = self._path.with_name(f"{self._path.name}.corrupt")
-        with self._alone(), contextlib.suppress(FileNotFoundError):
+        with (
+            locked(self._path.parent, fcntl.LOCK_EX, PATIENCE_SECONDS),
+            contextlib.suppress(FileNotFoundError),
+        ):
             if self._opened is None or not os.path.samestat(self._path.stat(), self._opened):
                 return  # another process has done it
             for suffix in ("-journal", ""):
                 with contextlib.suppress(FileNotFoundError):
                     Path(f"{self._path}{suffix}").replace(f"{beside}{suffix}")
-
-    @contextlib.contextmanager
-    def _alone(self) -> Generator[None]:
-        fd = os.open(self._path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            lock(fd, fcntl.LOCK_EX, PATIENCE_SECONDS)
-            yield
-        finally:
-            release(fd)
-            os.close(fd)
 
     def _replace(self, keyed: _Keyed, sink: str) -> set[int]:
         rows = [(event_id, sink, record, int(time())) for event_id, record in keyed.values()]

@@ -15,14 +15,14 @@ import contextlib
 import fcntl
 import os
 from collections import Counter
-from collections.abc import Generator, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from time import monotonic, time
 from typing import Any
 
-from cmdrdata_transport.descriptors import lock, release
+from cmdrdata_transport.descriptors import locked
 from cmdrdata_transport.event import decode, encode
 
 EVERY_SECONDS = 5.0
@@ -88,7 +88,7 @@ class Tallies:
         if self._path is None:
             self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             fold(self._directory)
-        with _held(self._directory, fcntl.LOCK_SH, patience):
+        with locked(self._directory, fcntl.LOCK_SH, patience):
             if self._path is None or not self._path.exists():
                 self._path = self._directory / f"{self._pid}-{os.urandom(4).hex()}.json"
                 self._before = self._kept
@@ -111,7 +111,7 @@ def tallies(home: Path) -> list[Tally]:
     directory = home / "stats"
     with contextlib.ExitStack() as held:
         with contextlib.suppress(OSError):  # to be read all the same
-            held.enter_context(_held(directory, fcntl.LOCK_SH, PATIENCE_SECONDS))
+            held.enter_context(locked(directory, fcntl.LOCK_SH, PATIENCE_SECONDS))
         sums, folded = _sums(directory)
         try:
             found = [_read(path) for path in _files(directory) if path.name not in folded]
@@ -132,7 +132,7 @@ def fold(directory: Path) -> None:
     """Add what has not changed for a while to the sums; not if somebody else has done so just now."""
     with contextlib.suppress(OSError):
         if abs(time() - _changed(directory / SUMS)) > EVERY_SECONDS:
-            with _held(directory, fcntl.LOCK_EX, 0.0):
+            with locked(directory, fcntl.LOCK_EX, 0.0):
                 _fold(directory)
 
 
@@ -221,19 +221,3 @@ def _put(path: Path, said: Mapping[str, Any], *, sync: bool = False) -> None:
         if sync:
             os.fsync(fd)
     half.replace(path)
-
-
-@contextlib.contextmanager
-def _held(directory: Path, how: int, patience: float) -> Generator[None]:
-    """While this lasts nobody folds, or, where we do, nobody else reads or writes.
-
-    Raises:
-        OSError: that cannot be, or not so soon.
-    """
-    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        lock(fd, how, patience)
-        yield
-    finally:
-        release(fd)
-        os.close(fd)

@@ -20,6 +20,7 @@ from rich.text import Text
 from cmdrdata_transport import __version__
 from cmdrdata_transport.cli import reading
 from cmdrdata_transport.cli.homes import home_of
+from cmdrdata_transport.cli.output import writing
 from cmdrdata_transport.cli.report import FORMATS, LATENCY_FORMATS
 from cmdrdata_transport.cli.view import console, printable
 from cmdrdata_transport.cli.when import EXAMPLES, moment
@@ -176,14 +177,9 @@ def report(
     keys = [key.strip() for key in by.split(",") if key.strip()]
     with _errors_in_one_line():
         check_groups(keys)
-        tracker = Tracker(home=home)
-        at = home_of(tracker, to_write=False)
-        where = ledger or reading.ledger_of(tracker)
-        err = console(stderr=True)
-        reading.adopt(err, at, where)
         rows: list[dict[str, Any]] = []
-        if ledger is not None or reading.is_there(err, at, where):
-            with reading.opened(where, at) as opened:
+        with reading.delivered(console(stderr=True), Tracker(home=home), ledger) as opened:
+            if opened is not None:
                 ask = opened.latency if latency else opened.report
                 rows = ask(by=keys, since=start, until=end)
         (LATENCY_FORMATS if latency else FORMATS)[form.value](console(), rows, keys)
@@ -248,15 +244,10 @@ def export(
 
     start, end = _moments(since, until)
     with _errors_in_one_line():
-        tracker = Tracker(home=home)
-        at = home_of(tracker, to_write=False)
-        where = ledger or reading.ledger_of(tracker)
-        err = console(stderr=True)
-        reading.adopt(err, at, where)
-        if ledger is None and not reading.is_there(err, at, where):
-            return
-        with reading.opened(where, at) as opened:
-            good = command.export(console(), err, opened, form.value, output, since=start, until=end)
+        err, good = console(stderr=True), True
+        with reading.delivered(err, Tracker(home=home), ledger) as opened:
+            if opened is not None:
+                good = command.export(console(), err, opened, form.value, output, since=start, until=end)
     _end(good=good)
 
 
@@ -476,7 +467,8 @@ def stats(
         if form is StatsFormat.TABLE:
             command.as_table(console(), found)
         elif output is not None:
-            command.write(output, command.TEXTS[form.value](found))
+            with writing(output) as file:  # whole or not at all: who collects it sees no half of it
+                file.write(command.TEXTS[form.value](found))
         else:
             typer.echo(
                 command.TEXTS[form.value](found).encode(), nl=False

@@ -12,6 +12,7 @@ from rich.text import Text
 
 from cmdrdata_transport.adopting import drain
 from cmdrdata_transport.cli.counting import counted
+from cmdrdata_transport.cli.homes import home_of
 from cmdrdata_transport.cli.view import printable
 from cmdrdata_transport.errors import TrackingSetupError, Unavailable
 from cmdrdata_transport.home import backlog_of
@@ -87,6 +88,22 @@ def opened(ledger: str, home: Path) -> Generator[Ledger]:
                 raise
             sink = ledger if "://" in ledger else f"sqlite:///{file}"
             raise Unavailable(of_damaged_ledger(file, sink, error)) from None
+
+
+@contextmanager
+def delivered(err: Console, tracker: Tracker, ledger: str | None) -> Generator[Ledger | None]:
+    """The ledger that was typed, else the environment's, with what dead processes left for it; as `opened`.
+
+    What is not in it yet is said on `err`, and so is, where none was typed, that there is none: None then.
+    """
+    home = home_of(tracker, to_write=False)
+    where = ledger or ledger_of(tracker)
+    adopt(err, home, where)
+    if ledger is None and not is_there(err, home, where):
+        yield None
+        return
+    with opened(where, home) as reader:
+        yield reader
 
 
 def adopt(err: Console, home: Path, ledger: str) -> None:

@@ -5,14 +5,12 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from cmdrdata_transport.cli.output import writing
 from cmdrdata_transport.cli.view import duration, number, printable, table_of
 from cmdrdata_transport.counters import WARNINGS
 from cmdrdata_transport.metrics import Metrics, openmetrics
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-    from pathlib import Path
 
     from rich.console import Console
 
@@ -35,15 +33,6 @@ def as_table(out: Console, metrics: Metrics) -> None:
         f"{number(metrics.processes)} {who} heard of in the last minute; "
         f"{metrics.events_per_second:,.1f} events a second since they began"
     )
-
-
-def write(file: Path, text: str) -> None:
-    """Write a file whole or not at all: who collects it sees no half of it.
-
-    Raises `TrackingSetupError` where it cannot be written.
-    """
-    with writing(file) as half:
-        half.write(text)
 
 
 def _as_json(metrics: Metrics) -> str:

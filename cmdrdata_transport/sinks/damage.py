@@ -19,7 +19,7 @@ from glob import escape
 from pathlib import Path
 
 from cmdrdata_transport.databases import only_to_read
-from cmdrdata_transport.descriptors import lock, release
+from cmdrdata_transport.descriptors import locked, release
 from cmdrdata_transport.errors import Unavailable
 
 _MAGIC = b"SQLite format 3\0"
@@ -88,15 +88,12 @@ def opening(path: Path, how: int = fcntl.LOCK_SH, *, patience: float = PATIENCE_
     Raises `Unavailable` when another process has it for more than `patience` seconds.
     """
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    fd = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
+    with contextlib.ExitStack() as held:
         try:
-            lock(fd, how, patience)
+            held.enter_context(locked(path.parent, how, patience))
         except BlockingIOError:
             raise Unavailable("another process sets the ledger aside, or holds its directory") from None
         yield
-    finally:
-        _let_go(fd)
 
 
 @contextmanager
@@ -118,7 +115,8 @@ def _alone(path: Path, damaged: tuple[int, int] | None) -> Generator[tuple[int, 
     except BlockingIOError:
         raise Unavailable("the ledger is damaged, and another process sets it aside") from None
     finally:
-        _let_go(fd)
+        release(fd)
+        os.close(fd)
 
 
 def _identity(path: Path) -> tuple[int, int] | None:
@@ -126,11 +124,6 @@ def _identity(path: Path) -> tuple[int, int] | None:
         found = path.stat()
         return found.st_dev, found.st_ino
     return None
-
-
-def _let_go(fd: int) -> None:
-    release(fd)
-    os.close(fd)
 
 
 def _beside(path: Path) -> list[Path]:

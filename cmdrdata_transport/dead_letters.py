@@ -26,13 +26,23 @@ from cmdrdata_transport.home import make_private
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Letter:
-    """A refused event: of which sink, why, and when (ISO 8601); and its line, every digit of it."""
+    """A refused event: of which sink, why, and when (ISO 8601); and the letter, as it is `written`."""
 
     sink: str
     reason: str
     rejected_at: str
     event: Mapping[str, Any]
-    line: bytes
+    written: bytes
+
+    @property
+    def line(self) -> bytes:
+        """The event's line, every digit of it."""
+        # No string has these bytes in it: they would be escaped there.
+        line = self.written.partition(_EVENT)[2].rstrip().removesuffix(b"}")
+        with contextlib.suppress(ValueError):
+            if decode(line) == self.event:
+                return line
+        return encode(self.event)  # somebody has written the letter anew
 
 
 def dead_letters(home: Path, sink: str) -> Path:
@@ -64,18 +74,7 @@ def read_letter(letter: bytes) -> Letter | None:
     if not isinstance(said, dict) or not isinstance(event := said.get("event"), dict):
         return None
     sink, reason, rejected_at = (str(said.get(each, "")) for each in ("sink", "reason", "rejected_at"))
-    return Letter(
-        sink=sink, reason=reason, rejected_at=rejected_at, event=event, line=_line_of(letter, event)
-    )
-
-
-def _line_of(letter: bytes, event: Mapping[str, Any]) -> bytes:
-    # No string has these bytes in it: they would be escaped there.
-    line = letter.partition(_EVENT)[2].rstrip().removesuffix(b"}")
-    with contextlib.suppress(ValueError):
-        if decode(line) == event:
-            return line
-    return encode(event)  # somebody has written the letter anew
+    return Letter(sink=sink, reason=reason, rejected_at=rejected_at, event=event, written=letter)
 
 
 _EVENT = b',"event":'

@@ -18,7 +18,7 @@ import os
 import re
 import sqlite3
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from pathlib import Path
 from time import time
@@ -111,7 +111,7 @@ class Seen:
 
     def _replace(self, keyed: _Keyed, sink: str) -> set[int]:
         rows = [(event_id, sink, record, int(time())) for event_id, record in keyed.values()]
-        with closing(self._open()) as connection:
+        with self._open() as connection:
             connection.execute("BEGIN IMMEDIATE")
             connection.executemany("INSERT OR REPLACE INTO seen VALUES (?, ?, ?, ?)", rows)
             connection.execute("COMMIT")
@@ -119,7 +119,7 @@ class Seen:
 
     def _look_up(self, keyed: _Keyed, sink: str) -> set[int]:
         again: set[int] = set()
-        with closing(self._open()) as connection:
+        with self._open() as connection:
             connection.execute("BEGIN IMMEDIATE")
             for place, (event_id, record) in keyed.items():
                 connection.execute(
@@ -136,20 +136,24 @@ class Seen:
             connection.execute("COMMIT")
         return again
 
-    def _open(self) -> sqlite3.Connection:
-        self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        make_private_file(self._path)
-        self._opened = self._path.stat()
-        connection = sqlite3.connect(self._path, timeout=PATIENCE_SECONDS, isolation_level=None)
-        with contextlib.ExitStack() as undo:
-            undo.callback(connection.close)
-            connection.execute("PRAGMA synchronous = NORMAL")
-            connection.execute(
-                "CREATE TABLE IF NOT EXISTS seen (event_id TEXT, sink TEXT, record INTEGER NOT NULL, "
-                "at INTEGER NOT NULL, PRIMARY KEY (event_id, sink)) WITHOUT ROWID"
-            )
-            undo.pop_all()
-        return connection
+    @contextlib.contextmanager
+    def _open(self) -> Generator[sqlite3.Connection]:
+        home = self._path.parent
+        home.mkdir(mode=0o700, parents=True, exist_ok=True)
+        # Whoever puts the file beside waits for us. Else we might open the old one, take the journal of
+        # the new one for its own, as their names are one, and roll it back: the new one would forget.
+        with locked(home, fcntl.LOCK_SH, PATIENCE_SECONDS):
+            make_private_file(self._path)
+            self._opened = self._path.stat()
+            with closing(
+                sqlite3.connect(self._path, timeout=PATIENCE_SECONDS, isolation_level=None)
+            ) as connection:
+                connection.execute("PRAGMA synchronous = NORMAL")
+                connection.execute(
+                    "CREATE TABLE IF NOT EXISTS seen (event_id TEXT, sink TEXT, record INTEGER NOT NULL, "
+                    "at INTEGER NOT NULL, PRIMARY KEY (event_id, sink)) WITHOUT ROWID"
+                )
+                yield connection
 
     def before_fork(self) -> None:
         """Wait until nothing is open: a child that inherits SQLite's locks believes it has them."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import logging
 import multiprocessing
 import os
@@ -9,6 +10,7 @@ import sqlite3
 import time
 from collections import Counter
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -212,6 +214,22 @@ def test_of_many_processes_one_sets_it_aside(tmp_path: Path) -> None:
     assert [each.exitcode for each in processes] == [0] * 6
     assert len(aside(tmp_path)) == 1
     assert stored(tmp_path / "usage.db") == once(50, start=50) + once(120, start=200)
+
+
+def test_who_reads_waits_until_the_ledger_is_exchanged(tmp_path: Path) -> None:
+    """Else it might take the new one's log for the old one's, as both have one name."""
+    for home in (tmp_path, tmp_path / "new"):
+        setup = set_up(home, LEDGER, mode="flush")
+        setup.append(50)
+        assert setup.delivery.close(50)
+    ledger = tmp_path / "usage.db"
+    damage(ledger)
+    with ThreadPoolExecutor(1) as threads:
+        with opening(ledger, fcntl.LOCK_EX):
+            told = threads.submit(stored, ledger)
+            time.sleep(0.1)  # it would have read by then
+            (tmp_path / "new" / "usage.db").replace(ledger)
+        assert told.result(50) == once(50)
 
 
 def cut_in_half(path: Path) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 from cmdrdata_transport.databases import only_to_read
 from cmdrdata_transport.errors import TrackingSetupError, Unavailable
 from cmdrdata_transport.ledger.query import COLUMNS, Bounds, Words, between, durations, sums
+from cmdrdata_transport.sinks.damage import opening
 from cmdrdata_transport.sinks.sqlite import columns
 
 FETCHED = 500
@@ -154,6 +155,13 @@ def _opened(path: Path) -> sqlite3.Connection:
         raise TrackingSetupError(f"there is no ledger at {path}: nothing has been delivered to it yet")
     if path.is_dir():
         raise TrackingSetupError(f"{path} is a directory: name the file in it")
+    with ExitStack() as held:
+        with suppress(OSError):  # it can be read on a file system without locks, too
+            held.enter_context(opening(path))
+        return _connected(path)
+
+
+def _connected(path: Path) -> sqlite3.Connection:
     try:
         connection = sqlite3.connect(only_to_read(path), uri=True, timeout=5.0)
     except sqlite3.Error as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from threading import Barrier
+from time import sleep
 
 import pytest
 from journals import line_of
@@ -180,17 +181,34 @@ def test_a_session_that_was_ended_for_idleness_is_no_failure(
     assert rows() == ["event-1", "event-2"]
 
 
-def test_timeouts_of_the_database_hold_for_others(
-    database: str, database_url: str, outlet: Outlet, rows: Rows
-) -> None:
+SLOW_TABLES = """
+    CREATE FUNCTION slowly() RETURNS event_trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep(0.2); END';
+    CREATE EVENT TRIGGER slow ON ddl_command_start WHEN TAG IN ('CREATE TABLE') EXECUTE FUNCTION slowly()
+"""
+SLOW_EVENTS = """
+    CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql
+        AS 'BEGIN PERFORM pg_sleep(0.2); RETURN null; END';
+    CREATE TRIGGER slow BEFORE INSERT ON usage_events FOR EACH STATEMENT EXECUTE FUNCTION slow()
+"""
+
+
+def test_timeouts_of_the_database_hold_for_others(database: str, outlet: Outlet, rows: Rows) -> None:
     """What queries may take there is short; the schema, a month and a batch take as long as they have to."""
     for name in ("statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout"):
-        rows(f"ALTER DATABASE {database} SET {name} = '1ms'")
-    outlet.send([line_of(number) for number in range(500)])
+        rows(f"ALTER DATABASE {database} SET {name} = '100ms'")
+    rows(SLOW_TABLES)
+    outlet.send([line_of(1)])
+    rows(SLOW_EVENTS)
+    outlet.send([line_of(2, timestamp=NEXT_MONTH)])
     outlet.close()
     rows("ALTER TABLE usage_events DROP COLUMN images")
-    outlet.send([line_of(number, timestamp=NEXT_MONTH) for number in range(500, 1000)])
-    assert len(rows()) == 1000
+    rows("BEGIN; LOCK usage_migrations")
+    with ThreadPoolExecutor(1) as threads:
+        sent = threads.submit(outlet.send, [line_of(3)])
+        sleep(0.3)
+        rows("COMMIT")
+        sent.result(50)
+    assert rows() == ["event-1", "event-2", "event-3"]
 
 
 def test_a_schema_that_comes_later_takes_nothing_over(database_url: str, outlet: Outlet, rows: Rows) -> None:

@@ -100,7 +100,7 @@ class PostgresOutlet:
             connection = connect(self._target, patience)
             self._writer = Writer(connection)
             with limited(connection, patience):
-                current = is_current(connection)
+                current = is_current(connection, patience)
             if not current:
                 with limited(connection, PATIENCE_SECONDS):
                     migrate(connection)

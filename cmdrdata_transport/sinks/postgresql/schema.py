@@ -112,12 +112,12 @@ _TO_MAKE_A_MONTH = (
 )
 
 
-def is_current(connection: psycopg.Connection[Any]) -> bool:
-    """Whether there is nothing to do.
+def is_current(connection: psycopg.Connection[Any], patience: float) -> bool:
+    """Whether there is nothing to do. A statement of it may take `patience` seconds.
 
     Raises `NotAllowed` where this user may not look, `Unavailable` when a newer library made the schema.
     """
-    with _granted(connection, _TO_WRITE):
+    with _granted(connection, _TO_WRITE), transaction(connection, beginning(patience)):
         return _version(connection) == len(MIGRATIONS) and columns(connection).issuperset(UNITS)
 
 

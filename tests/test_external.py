@@ -150,7 +150,7 @@ def test_what_is_held_in_memory_is_written_when_there_is_room(
     assert not tracker.flush(0)
     drain(tmp_path)
     assert len(customers(tmp_path)) == number - 5
-    assert not tracker.flush(0.3)
+    assert not tracker.flush(1)
     tracker.close(0)
     drain(tmp_path)
     assert customers(tmp_path) == ["acme"] * number

@@ -292,8 +292,8 @@ def test_a_receiver_that_hangs_is_given_up(tmp_path: Path, api: Api) -> None:
     """`?timeout=` bounds a POST, and so does the caller's time."""
     api.hang.clear()
     for outlet, timeout in (
-        (opened(f"{api.url}?timeout=0.1", tmp_path), None),
-        (opened(api.url, tmp_path), 0.1),
+        (opened(f"{api.url}?timeout=0.5", tmp_path), None),
+        (opened(api.url, tmp_path), 0.5),
     ):
         with pytest.raises(Unavailable, match="ReadTimeout"):
             outlet.send([line_of(1)], timeout)

@@ -252,7 +252,7 @@ def test_an_answer_that_never_ends_is_an_answer(tmp_path: Path) -> None:
     receiver = Crooked()
     receiver._answers.append(receiver.dawdle(b"HTTP/1.1 201 Created\r\n\r\n"))
     with receiver.serving():
-        outlet = open_sink(f"{receiver.url}?timeout=0.3", home=tmp_path, environ={})
+        outlet = open_sink(f"{receiver.url}?timeout=1.5", home=tmp_path, environ={})
         outlet.send([line_of(1)])
         assert len(receiver.requests) == 1
         outlet.close()

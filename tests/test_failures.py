@@ -240,6 +240,15 @@ def test_who_reads_waits_until_the_ledger_is_exchanged(tmp_path: Path) -> None:
         assert told.result(50) == once(50)
 
 
+def test_a_ledger_whose_directory_somebody_keeps_locked_can_be_read(tmp_path: Path) -> None:
+    """A backup, say, or a process that was stopped: only what is exchanged meanwhile would be misread."""
+    setup = set_up(tmp_path, LEDGER, mode="flush")
+    setup.append(3)
+    assert setup.delivery.close(50)
+    with opening(tmp_path / "usage.db", fcntl.LOCK_EX):
+        assert stored(tmp_path / "usage.db") == once(3)
+
+
 def cut_in_half(path: Path) -> None:
     """A copy that did not end."""
     os.truncate(path, path.stat().st_size // 2)

@@ -156,7 +156,8 @@ def _opened(path: Path) -> sqlite3.Connection:
     if path.is_dir():
         raise TrackingSetupError(f"{path} is a directory: name the file in it")
     with ExitStack() as held:
-        with suppress(OSError):  # it can be read on a file system without locks, too
+        # Without locks, or where somebody keeps one for long, it can be read nevertheless.
+        with suppress(OSError, Unavailable):
             held.enter_context(opening(path))
         return _connected(path)
 

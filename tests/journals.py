@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from textwrap import dedent
+from time import sleep
 from typing import Any
 
 from cmdrdata_transport.counters import Counters
@@ -171,10 +173,28 @@ def until_killed(process: subprocess.Popen[str]) -> Iterator[subprocess.Popen[st
 
 def run(code: str, home: Path, *arguments: str) -> str:
     """What such a program prints; it has to end well."""
-    process = program(code, home, *arguments)
-    printed, _ = process.communicate(timeout=60)
+    with program(code, home, *arguments) as process:
+        try:
+            printed, _ = process.communicate(timeout=60)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            raise
     assert process.returncode == 0
     return printed
+
+
+def fork_in_c() -> int:
+    """`os.fork`, but Python is told nothing.
+
+    A child has for good what a thread holds just then, and waits for whoever asks for Python's own lock: so
+    threads get time to come to rest, and none is to ask.
+    """
+    sleep(1)
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(60)
+    pid = int(ctypes.PyDLL(None).fork())
+    sys.setswitchinterval(interval)
+    return pid
 
 
 APPLICATION = """

@@ -621,14 +621,11 @@ def test_a_child_that_python_knows_nothing_of_is_noticed(tmp_path: Path) -> None
     """A fork in C that calls no hook: at its first request the child starts anew, and shares nothing."""
     run(
         """
-        import ctypes
         setup = set_up(home, "jsonl:///usage.jsonl")
         setup.delivery.ensure_running()
         setup.append(10)
         assert setup.delivery.flush(60)
-        sys.setswitchinterval(60)  # so that no thread asks for Python's lock: a child would wait for it
-        pid = ctypes.PyDLL(None).fork()
-        sys.setswitchinterval(0.005)
+        pid = fork_in_c()
         if pid == 0:
             setup.delivery.ensure_running()
             setup.append(10, 10)

@@ -300,16 +300,14 @@ def test_calls_of_a_child_that_python_knows_nothing_of_are_its_own(tmp_path: Pat
     """A fork in C after the first call: the child's events are not in a file that its parent removes."""
     printed = run(
         """
-        import ctypes
         from cmdrdata_transport import Tracker
         def record(first, last):
             for number in range(first, last):
                 tracker.record(provider="openai", usage={"input_tokens": 1}, event_id=f"event-{number}")
-        # No threads: what one of them holds just then, the interpreter's own locks too, a child has for good.
         tracker = Tracker(["sqlite:///usage.db"], home=home, delivery="flush")
         record(0, 5)
         readable, writable = os.pipe()
-        pid = ctypes.PyDLL(None).fork()
+        pid = fork_in_c()
         if pid == 0:
             record(5, 10)
             os.read(readable, 1)
@@ -330,12 +328,11 @@ def test_children_that_python_knows_nothing_of_give_different_ids(tmp_path: Path
     """They inherit the same chance, and would name different events alike."""
     printed = run(
         """
-        import ctypes
         from cmdrdata_transport import Tracker, identity
         tracker = Tracker([Receiver()], home=home, delivery="flush")
         tracker.record(provider="openai", usage={})
         for _ in range(2):
-            if ctypes.PyDLL(None).fork() == 0:
+            if fork_in_c() == 0:
                 tracker.record(provider="openai", usage={})
                 print(identity.new_event_id(1.0), flush=True)
                 os._exit(0)
@@ -350,16 +347,12 @@ def test_all_trackers_of_a_child_that_python_knows_nothing_of_deliver(tmp_path: 
     """Whichever of them notices it: the others have no threads there, either, until they start them."""
     printed = run(
         """
-        import ctypes
         from cmdrdata_transport import Tracker
         trackers = [Tracker([f"jsonl:///{name}.jsonl"], home=home, name=name) for name in "ab"]
         for each in trackers:
             each.record(provider="openai", usage={})
             each.flush(50)
-        time.sleep(0.5)  # the threads are at rest: what one of them holds at a fork, a child has for good
-        sys.setswitchinterval(60)  # and none asks for Python's lock, which the child would wait to hand over
-        pid = ctypes.PyDLL(None).fork()
-        sys.setswitchinterval(0.005)
+        pid = fork_in_c()
         if pid == 0:
             for each in trackers:
                 each.record(provider="openai", usage={})

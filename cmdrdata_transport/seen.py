@@ -145,9 +145,8 @@ class Seen:
         with locked(home, fcntl.LOCK_SH, PATIENCE_SECONDS):
             make_private_file(self._path)
             self._opened = self._path.stat()
-            with closing(
-                sqlite3.connect(self._path, timeout=PATIENCE_SECONDS, isolation_level=None)
-            ) as connection:
+            connection = sqlite3.connect(self._path, timeout=PATIENCE_SECONDS, isolation_level=None)
+            with closing(connection):
                 connection.execute("PRAGMA synchronous = NORMAL")
                 connection.execute(
                     "CREATE TABLE IF NOT EXISTS seen (event_id TEXT, sink TEXT, record INTEGER NOT NULL, "

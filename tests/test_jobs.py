@@ -498,11 +498,11 @@ class TestWhatWasSent:
         assert counted == ["seen_unknown"]
         assert sorted(each.name for each in tmp_path.iterdir()) == ["seen.db", "seen.db.corrupt"]
 
-    @pytest.mark.parametrize("time", range(10))
-    def test_of_many_that_find_it_damaged_one_begins_another(self, tmp_path: Path, time: int) -> None:
+    @pytest.mark.parametrize("race", range(10))
+    def test_of_many_that_find_it_damaged_one_begins_another(self, tmp_path: Path, race: int) -> None:
         """However they race, what one of them has written down since is still known."""
         seen = [Seen(tmp_path, lambda *_: None) for _ in range(8)]
-        seen[time % 8].again([line_of(1, event_id=self.ID)], "a")
+        seen[race % 8].again([line_of(1, event_id=self.ID)], "a")
         (tmp_path / "seen.db").write_bytes(b"this is no database" * 100)
 
         def look(number: int) -> int:
